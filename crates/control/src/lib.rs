@@ -1,1 +1,6 @@
-//! control
+//! stub
+pub mod agent;
+mod api;
+mod error;
+pub use api::*;
+pub use error::Error;

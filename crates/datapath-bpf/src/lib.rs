@@ -1,1 +1,30 @@
-//! datapath-bpf
+//! The user-space half of the eBPF datapath: loads it, attaches it, fills its maps.
+//!
+//! Nothing here decides anything about a frame (that is `ipvlan_core`) or about what should exist
+//! (that is `ipvlan_control`). A [`Port`] is a directory of pins in a bpffs; the kernel keeps what
+//! is pinned there alive and running, with or without a process:
+//!
+//! ```text
+//! DIR/port, owners4, owners6, devs, members, drops    the maps, see ipvlan_abi
+//! DIR/parent_ingress, device_egress                   the programs
+//! DIR/parent_link                                     tcx: what holds the program at the parent
+//! DIR/device_link_IFINDEX                             tcx: the same for each host end
+//! ```
+//!
+//! Below Linux 6.6 there is no tcx. The programs are then filters of a clsact qdisc, which need no
+//! pin: they stay until the interface goes or they are removed.
+#![deny(unsafe_code)]
+
+mod attach;
+mod error;
+mod pod;
+mod port;
+#[expect(unsafe_code, reason = "bpf(2) commands that aya does not offer")]
+mod sys;
+
+pub use attach::Hook;
+pub use error::Error;
+pub use port::{Capacity, Port};
+
+/// The compiled programs (package `ipvlan-bpf`), as `cargo xtask bpf` built them.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/ipvlan.bpf.o");

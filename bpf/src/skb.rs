@@ -1,0 +1,289 @@
+//! The packet: what `core` may read of it, and what a verdict does to it.
+//!
+//! All of this crate's `unsafe` is here: packet pointers, map values and helper calls.
+//!
+//! The packet is never written through a pointer. A program that does gets a prologue that unshares
+//! every packet, and TCP sends all of its packets shared; the helpers that write cost more, but are
+//! called for foreign MAC addresses only.
+
+use aya_ebpf::bindings::{
+    BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, __sk_buff,
+};
+use aya_ebpf::helpers::{
+    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use ipvlan_abi::{
+    DropKey, DropReason, MAX_DEVS, OWNER_PEER, Owner, PORT_SET_TYPE, PortEntry,
+};
+use ipvlan_core::frame::{SHALLOW, depth};
+use ipvlan_core::{DEPTH, Fix, Frame, Owners};
+
+use crate::maps::{DROPS, MEMBERS, OWNERS4, OWNERS6, PORT};
+
+/// What a program says for "go on as if I were not here": the next program, then the stack.
+pub const NEXT: i32 = TC_ACT_UNSPEC;
+
+const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
+const VLAN_ID_MASK: u32 = 0x0fff;
+
+/// The port that this object was loaded for.
+#[inline(always)]
+pub fn port() -> Option<&'static PortEntry> {
+    PORT.get(0)
+}
+
+/// The packet that a hook was called with.
+#[derive(Clone, Copy)]
+pub struct Skb {
+    raw: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self { raw: ctx.skb.skb }
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> &__sk_buff {
+        // SAFETY: `raw` is the context that the kernel passed to the program: valid, aligned and
+        // constant in type for as long as the program runs. The verifier checks each access.
+        unsafe { &*self.raw }
+    }
+
+    /// The interface on which it came.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        self.raw().ifindex
+    }
+
+    /// Makes readable what the decision may want to read. False: no memory.
+    #[inline(always)]
+    pub fn pull(&self) -> bool {
+        self.pull_to(SHALLOW) && self.pull_to(depth(self))
+    }
+
+    #[inline(always)]
+    fn pull_to(&self, want: usize) -> bool {
+        let len = self.raw().len as usize;
+        let want = if want < len { want } else { len };
+        if self.raw().data as usize + want <= self.raw().data_end as usize {
+            return true;
+        }
+        // SAFETY: a helper call with the program's own context. It moves the packet, and no
+        // reference into the packet is alive: `at` hands them out only between two such calls.
+        unsafe { bpf_skb_pull_data(self.raw, want as u32) == 0 }
+    }
+
+    /// Leaves the decision where a test run can read it.
+    #[inline(always)]
+    pub fn set_cb(&self, words: [u32; 5]) {
+        // SAFETY: as in `raw`; `cb` is writable for this type of program, and nothing else holds a
+        // reference to it.
+        unsafe { (*self.raw).cb = words };
+    }
+
+    /// The word that a test run passed in.
+    #[inline(always)]
+    pub fn mark(&self) -> u32 {
+        self.raw().mark
+    }
+
+    /// Counts, and lets the packet die.
+    pub fn shot(&self, reason: DropReason) -> i32 {
+        self.count(reason);
+        TC_ACT_SHOT
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: DropReason) {
+        let key = DropKey { ifindex: self.ifindex(), reason: reason as u32 };
+        if let Some(count) = DROPS.get_ptr_mut(key) {
+            // SAFETY: a value of this CPU's own, valid until the program ends; a program on the
+            // same CPU that interrupts this one can at worst lose a count.
+            unsafe { *count += 1 };
+        } else {
+            // A full table leaves this reason uncounted for this device, nothing worse.
+            let _: Result<(), i32> = DROPS.insert(key, 1, 0);
+        }
+    }
+
+    /// To a device.
+    #[inline(always)]
+    pub fn deliver(&self, port: &PortEntry, owner: &Owner) -> i32 {
+        if owner.kind != OWNER_PEER {
+            // SAFETY: a helper call with scalars.
+            return unsafe { bpf_redirect(owner.ifindex, 0) as i32 };
+        }
+        if port.bits & PORT_SET_TYPE != 0 && self.raw().pkt_type == PACKET_OTHERHOST {
+            // SAFETY: a helper call with the program's own context. It fails for types that we
+            // do not pass.
+            let _: i64 = unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) };
+        }
+        // SAFETY: a helper call with scalars.
+        unsafe { bpf_redirect_peer(owner.ifindex, 0) as i32 }
+    }
+
+    /// Out of the parent.
+    #[inline(always)]
+    pub fn wire(&self, port: &PortEntry) -> i32 {
+        // SAFETY: a helper call with scalars.
+        unsafe { bpf_redirect(port.ifindex, 0) as i32 }
+    }
+
+    /// Out of the parent, by the routes and neighbours of its namespace.
+    ///
+    /// Without a next hop the helper looks the route up as the driver does: from any source, out of
+    /// this parent and no other.
+    #[inline(always)]
+    pub fn route(&self, port: &PortEntry) -> i32 {
+        // SAFETY: a helper call with scalars; no parameters, so none are read.
+        unsafe { bpf_redirect_neigh(port.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
+
+    /// Into the parent's stack.
+    #[inline(always)]
+    pub fn parent(&self, port: &PortEntry) -> i32 {
+        // SAFETY: a helper call with scalars.
+        unsafe { bpf_redirect(port.ifindex, u64::from(BPF_F_INGRESS)) as i32 }
+    }
+
+    /// A copy to every device but the one behind `sender`.
+    #[inline(always)]
+    pub fn flood(&self, port: &PortEntry, sender: u32) {
+        for slot in 0..MAX_DEVS {
+            if slot >= port.members {
+                break;
+            }
+            let Some(&member) = MEMBERS.get(slot) else { break };
+            if member == 0 || member == sender {
+                continue;
+            }
+            // SAFETY: a helper call with the program's own context, which it copies. No reference
+            // into the packet is alive.
+            if unsafe { bpf_clone_redirect(self.raw, member, 0) } < 0 {
+                self.count(DropReason::Copy);
+            }
+        }
+    }
+
+    /// Writes the parent's MAC address where `fix` says. False: no memory.
+    #[inline(always)]
+    pub fn rewrite(&self, port: &PortEntry, fix: &Fix) -> bool {
+        const DESTINATION: u32 = 0;
+        const SOURCE: u32 = 6;
+        const ARP_SENDER: u32 = 14 + 8;
+        let mac = &port.mac;
+        if fix.destination != 0 && !self.store(DESTINATION, mac, 0) {
+            return false;
+        }
+        if fix.source != 0 && !self.store(SOURCE, mac, 0) {
+            return false;
+        }
+        if fix.arp_sender != 0 && !self.store(ARP_SENDER, mac, u64::from(BPF_F_RECOMPUTE_CSUM)) {
+            return false;
+        }
+        if fix.nd_option != 0 {
+            return self.rewrite_nd(mac, u32::from(fix.nd_option), u32::from(fix.nd_checksum));
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn store(&self, offset: u32, mac: &[u8; 6], flags: u64) -> bool {
+        // SAFETY: a helper call with the program's own context and a source of the length given.
+        unsafe { bpf_skb_store_bytes(self.raw, offset, mac.as_ptr().cast(), 6, flags) == 0 }
+    }
+
+    #[inline(always)]
+    fn rewrite_nd(&self, mac: &[u8; 6], option: u32, checksum: u32) -> bool {
+        // The helper that sums wants a multiple of 4: both are padded with the same zeros.
+        let mut old = [0u32; 2];
+        let mut new = [0u32; 2];
+        new[0] = u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]]);
+        new[1] = u32::from_ne_bytes([mac[4], mac[5], 0, 0]);
+        // SAFETY: helper calls with the program's own context and buffers of the lengths given;
+        // `old` is initialised, and has room for the 6 bytes that are read into it.
+        unsafe {
+            if bpf_skb_load_bytes(self.raw.cast(), option, old.as_mut_ptr().cast(), 6) != 0 {
+                return false;
+            }
+            let diff = bpf_csum_diff(old.as_mut_ptr(), 8, new.as_mut_ptr(), 8, 0);
+            if diff < 0 {
+                return false;
+            }
+            if !self.store(option, mac, u64::from(BPF_F_RECOMPUTE_CSUM)) {
+                return false;
+            }
+            bpf_l4_csum_replace(self.raw, checksum, 0, diff as u64, 0) == 0
+        }
+    }
+}
+
+impl Frame for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.raw().len
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        // The verifier wants a bound of its own on the offset, before the one by the packet.
+        if offset > DEPTH - N {
+            return None;
+        }
+        let start = self.raw().data as usize + offset;
+        if start + N > self.raw().data_end as usize {
+            return None;
+        }
+        // SAFETY: data <= start and start + N <= data_end, as compared just above; the verifier
+        // proves it again. Any bytes are a [u8; N], and alignment is 1. The reference ends before
+        // the next helper that moves the packet: `core` calls none.
+        Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        self.raw().vlan_present != 0 && self.raw().vlan_tci & VLAN_ID_MASK != 0
+    }
+
+    #[inline(always)]
+    fn is_for_another_host(&self) -> bool {
+        self.raw().pkt_type == PACKET_OTHERHOST
+    }
+
+    #[inline(always)]
+    fn is_to_be_segmented(&self) -> bool {
+        self.raw().gso_size != 0
+    }
+}
+
+/// The address tables of this port.
+pub struct Tables;
+
+impl Owners for Tables {
+    #[inline(always)]
+    fn v4(&self, address: &[u8; 4]) -> Owner {
+        // SAFETY: the map is not preallocated, so an entry is freed only after this program has
+        // ended; both words of it were written together.
+        match unsafe { OWNERS4.get(address) } {
+            Some(owner) => *owner,
+            None => Owner::NOBODY,
+        }
+    }
+
+    #[inline(always)]
+    fn v6(&self, address: &[u8; 16]) -> Owner {
+        // SAFETY: as in `v4`.
+        match unsafe { OWNERS6.get(address) } {
+            Some(owner) => *owner,
+            None => Owner::NOBODY,
+        }
+    }
+}
+
+const _: () = assert!(TC_ACT_REDIRECT == 7);

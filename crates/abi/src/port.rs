@@ -1,0 +1,117 @@
+//! A port, its devices and who owns an address.
+
+use crate::mode::{Flag, Mode};
+
+/// State of one parent; the driver's `ipvl_port`. The only entry of the `PORT` map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortEntry {
+    /// [`crate::ABI_VERSION`] of whoever made the port.
+    pub abi: u32,
+    /// The parent, in its own namespace.
+    pub ifindex: u32,
+    /// Highest slot in use, plus one: how far a broadcast has to walk `MEMBERS`.
+    pub members: u32,
+    /// The parent's MTU, bytes without the Ethernet header.
+    pub mtu: u32,
+    /// The parent's MAC address: the only one that the wire may see.
+    pub mac: [u8; 6],
+    /// A [`Mode`].
+    pub mode: u8,
+    /// A [`Flag`].
+    pub flag: u8,
+    /// `PORT_*` bits.
+    pub bits: u32,
+}
+
+/// We switched the parent to all-multicast, so we switch it back at the end.
+pub const PORT_ALLMULTI: u32 = 1;
+/// `bpf_redirect_peer` of this kernel keeps the packet type (before Linux 6.15), so a frame that
+/// the host end took for somebody else's would be dropped by the receiver: set the type first.
+pub const PORT_SET_TYPE: u32 = 2;
+
+const _: () = assert!(size_of::<PortEntry>() == 28);
+
+impl PortEntry {
+    /// The mode; a number that is none (a newer ABI, which nobody lets come this far) is l3, the
+    /// stricter one.
+    pub const fn mode(&self) -> Mode {
+        match self.mode {
+            0 => Mode::L2,
+            _ => Mode::L3,
+        }
+    }
+
+    /// The flag; a number that is none is private, the strictest one.
+    pub const fn flag(&self) -> Flag {
+        match self.flag {
+            0 => Flag::Bridge,
+            2 => Flag::Vepa,
+            _ => Flag::Private,
+        }
+    }
+}
+
+/// Who an address belongs to; the driver's `ipvl_addr` pointing to its `ipvl_dev`.
+///
+/// Flat on purpose: it travels through branches of an eBPF program, where an enum with data would
+/// carry undefined bytes past the verifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Owner {
+    /// The owner's host end, or the parent. 0 for [`OWNER_NOBODY`].
+    pub ifindex: u32,
+    /// One of the `OWNER_*`.
+    pub kind: u32,
+}
+
+/// No device owns it.
+pub const OWNER_NOBODY: u32 = 0;
+/// A device in another namespace than the parent: `bpf_redirect_peer` takes the frame there.
+pub const OWNER_PEER: u32 = 1;
+/// A device that is still in the parent's namespace, where `bpf_redirect_peer` refuses to go: the
+/// frame is sent out of its host end.
+pub const OWNER_HERE: u32 = 2;
+/// The parent's own namespace. No device can take such an address away.
+pub const OWNER_PARENT: u32 = 3;
+
+const _: () = assert!(size_of::<Owner>() == 8);
+
+impl Owner {
+    /// Nobody.
+    pub const NOBODY: Self = Self { ifindex: 0, kind: OWNER_NOBODY };
+
+    /// A device, wherever it lives: not nobody, and not the parent.
+    pub const fn is_device(&self) -> bool {
+        self.kind == OWNER_PEER || self.kind == OWNER_HERE
+    }
+}
+
+/// What the control plane knows of a device; the driver's `ipvl_dev`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct DevEntry {
+    /// Index in `MEMBERS`, below [`crate::MAX_DEVS`]. The driver's `dev_id`.
+    pub slot: u32,
+    /// `DEV_*` bits.
+    pub bits: u32,
+}
+
+/// Creation has come to its end. A device without it was given up half-way and is undone by
+/// whoever reconciles next.
+pub const DEV_READY: u32 = 1;
+
+const _: () = assert!(size_of::<DevEntry>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_devices_are_delivered_to() {
+        assert!(!Owner::NOBODY.is_device());
+        assert!(!Owner { ifindex: 3, kind: OWNER_PARENT }.is_device());
+        assert!(Owner { ifindex: 4, kind: OWNER_PEER }.is_device());
+        assert!(Owner { ifindex: 4, kind: OWNER_HERE }.is_device());
+    }
+}

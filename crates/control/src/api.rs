@@ -1,0 +1,127 @@
+//! What a user can ask for: the verbs behind the command line.
+
+use std::net::IpAddr;
+
+use ipvlan_abi::{DropReason, Flag, Mode};
+use ipvlan_netlink::{IfName, Link, NetNs};
+
+use crate::error::Error;
+
+/// A device to be made.
+#[derive(Debug)]
+pub struct Create {
+    /// Name of the parent in the calling thread's namespace.
+    pub parent: String,
+    /// The device's name, or a template with one `%d`; `None`: `ipvlan%d`, as the driver.
+    pub name: Option<IfName>,
+    /// Mode of the port. `None`: the port's, or the driver's default l3 for the first device.
+    /// Another mode than the port's changes the port, and so all of its devices.
+    pub mode: Option<Mode>,
+    /// Flag of the port. `None`: the port's, or bridge for the first device.
+    pub flag: Option<Flag>,
+    /// Bytes, 68 to 65535. `None`: the parent's.
+    pub mtu: Option<u32>,
+    /// Interface index that the device asks for.
+    pub index: Option<u32>,
+    /// Transmit queue length, packets.
+    pub txqlen: Option<u32>,
+    /// Number of transmit queues.
+    pub num_tx_queues: Option<u32>,
+    /// Number of receive queues.
+    pub num_rx_queues: Option<u32>,
+    /// Namespace to put it in. `None`: the calling thread's.
+    pub netns: Option<NetNs>,
+    /// Whether it is to be up at once.
+    pub up: bool,
+    /// Whether to start an agent when none runs for this namespace.
+    pub agent: bool,
+}
+
+/// What to change of a port, by way of one of its devices.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change {
+    /// The new mode, if any.
+    pub mode: Option<Mode>,
+    /// The new flag, if any.
+    pub flag: Option<Flag>,
+}
+
+/// Where a device lives, as seen from the calling thread's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this namespace.
+    Here,
+    /// In another one, with this name under /run/netns.
+    Named(String),
+    /// In another one, without a name, and with this id (`link-netnsid`).
+    Unnamed(i32),
+}
+
+/// A device as a user sees it.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The device itself: name, flags, MAC, MTU, statistics, as the kernel has them where it lives.
+    pub link: Link,
+    /// Where it lives. The parent may be elsewhere too, when one asks from within a container.
+    pub place: Place,
+    /// Name of its parent, where the parent lives.
+    pub parent: String,
+    /// The parent's interface index there.
+    pub parent_index: u32,
+    /// Where the parent lives.
+    pub parent_place: Place,
+    /// The host end's interface index, where the parent lives.
+    pub host_index: u32,
+    /// Mode of its port.
+    pub mode: Mode,
+    /// Flag of its port.
+    pub flag: Flag,
+    /// Number of the device within its port; the driver's `dev_id`.
+    pub slot: u32,
+    /// Addresses that it owns: what is sent to them reaches it.
+    pub owned: Vec<IpAddr>,
+    /// Addresses that it has but does not own, because somebody had them before.
+    pub refused: Vec<IpAddr>,
+    /// Frames of this device that died, by reason. Only reasons that happened.
+    pub drops: Vec<(DropReason, u64)>,
+}
+
+/// Makes a device.
+///
+/// # Errors
+///
+/// See [`Error`]; nothing is left half-made.
+pub fn create(create: &Create) -> Result<(), Error> {
+    let _ = create;
+    todo!()
+}
+
+/// Deletes the device `name` of the calling thread's namespace.
+///
+/// # Errors
+///
+/// See [`Error`]; [`Error::NotOurs`] when it is something else.
+pub fn delete(name: &str) -> Result<(), Error> {
+    let _ = name;
+    todo!()
+}
+
+/// Changes mode or flag of the port to which the device `name` belongs.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn change(name: &str, change: Change) -> Result<(), Error> {
+    let _ = (name, change);
+    todo!()
+}
+
+/// Every device that lives in the calling thread's namespace, or whose parent does. By place, then
+/// by index.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn show() -> Result<Vec<Shown>, Error> {
+    todo!()
+}

@@ -1,0 +1,88 @@
+//! What can go wrong, with what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// Operation, object, and what the kernel answered. The text of a variant that the kernel or
+/// iproute2 has a message for is that message.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// iproute2's words.
+    #[error("Cannot find device \"{0}\"")]
+    NoDevice(String),
+    /// The name is taken.
+    #[error("RTNETLINK answers: File exists")]
+    Exists(String),
+    /// There is such a device, but it is none of ours.
+    #[error("device \"{name}\" is not an ipvlan device (it is {kind}); use \"ip link\" for it")]
+    NotOurs {
+        /// Its name.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// A parent must be Ethernet and not loopback.
+    #[error("\"{name}\" cannot be a parent: it is {what}, not an Ethernet device")]
+    BadParent {
+        /// Its name.
+        name: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// No more slots.
+    #[error("\"{parent}\" has {max} devices already, which is as many as a parent can have")]
+    Full {
+        /// The parent.
+        parent: String,
+        /// The limit.
+        max: u32,
+    },
+    /// Not root.
+    #[error("Operation not permitted: {0}")]
+    Permission(String),
+    /// The kernel lacks something. Says what and the remedy.
+    #[error("this kernel cannot run ipvlan: {0}")]
+    Kernel(String),
+    /// An agent runs for this namespace already.
+    #[error("an agent runs for this network namespace already")]
+    AgentRuns,
+    /// The device was made, but nobody follows its addresses.
+    #[error("the agent did not start: {0}")]
+    Agent(String),
+    /// rtnetlink said no.
+    #[error(transparent)]
+    Netlink(#[from] ipvlan_netlink::Error),
+    /// bpf(2) said no.
+    #[error(transparent)]
+    Datapath(#[from] ipvlan_datapath_bpf::Error),
+    /// Some other system call said no.
+    #[error("{op} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The error number that iproute2 would have had from the kernel, where there is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::NoDevice(_) => Some(Errno::ENODEV),
+            Self::Exists(_) => Some(Errno::EEXIST),
+            Self::BadParent { .. } => Some(Errno::EINVAL),
+            Self::Full { .. } => Some(Errno::ENOSPC),
+            Self::Permission(_) => Some(Errno::EPERM),
+            Self::Netlink(error) => Some(error.errno()),
+            Self::Datapath(error) => error.errno().map(Errno::from_raw),
+            Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::NotOurs { .. } | Self::Kernel(_) | Self::AgentRuns | Self::Agent(_) => None,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Neighbour discovery: who is asked for, and which MAC address does a message carry?
+//!
+//! The second question is asked of what devices send, and it is asked by an adversary's standards:
+//! root inside a namespace may put any bytes into a frame, and the wire must not carry a MAC
+//! address but the parent's. So every header in front of a possible ND message is walked, and a
+//! frame in which something could hide from this walk is dropped:
+//!
+//! * more extension headers than [`HEADERS`], or deeper than [`DEPTH`];
+//! * ND in a fragment, which no receiver may accept (RFC 6980);
+//! * more than one link-layer option, one of another length than Ethernet's, or more options than
+//!   [`OPTIONS`]. No message of RFC 4861 needs that.
+//!
+//! A later fragment shows nothing of ND to anybody before it is put together, and then it is
+//! discarded; encrypted payload (ESP) cannot be ND for the LAN. Both go out.
+//!
+//! Kernel: the driver does not look. `ndisc_parse_options()` is what receivers do.
+
+use ipvlan_abi::{DropReason, PortEntry};
+
+use crate::frame::{DEPTH, ETHERNET, Frame, same_mac};
+
+/// Extension headers that are walked.
+pub const HEADERS: usize = 8;
+/// ND options that are walked.
+pub const OPTIONS: usize = 16;
+
+const PAYLOAD: usize = ETHERNET + 40;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const ICMPV6: u8 = 58;
+const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
+
+const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+const INVERSE_SOLICITATION: u8 = 141;
+const INVERSE_ADVERTISEMENT: u8 = 142;
+
+const SOURCE_LINK_LAYER: u8 = 1;
+const TARGET_LINK_LAYER: u8 = 2;
+
+/// Target of a neighbour solicitation that has nothing between the IPv6 header and ICMPv6; `None`
+/// for anything else.
+#[inline(always)]
+pub(crate) fn solicited<F: Frame>(frame: &F) -> Option<&[u8; 16]> {
+    let head = frame.at::<8>(ETHERNET)?;
+    let kind = frame.at::<1>(PAYLOAD)?;
+    if head[0] >> 4 != 6 || head[6] != ICMPV6 || kind[0] != NEIGHBOUR_SOLICITATION {
+        return None;
+    }
+    frame.at::<16>(PAYLOAD + 8)
+}
+
+/// What [`inspect`] found.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// Not [`DropReason::None`]: the frame must not leave, because of this.
+    pub(crate) reason: DropReason,
+    /// Offset of a MAC address that is not the parent's; 0: there is none.
+    pub(crate) option: u16,
+    /// Offset of the checksum over it.
+    pub(crate) checksum: u16,
+}
+
+impl Found {
+    const NOTHING: Self = Self { reason: DropReason::None, option: 0, checksum: 0 };
+
+    const fn bad(reason: DropReason) -> Self {
+        Self { reason, option: 0, checksum: 0 }
+    }
+}
+
+/// Looks for a MAC address in an IPv6 frame that a device sent.
+#[inline(always)]
+pub(crate) fn inspect<F: Frame>(port: &PortEntry, frame: &F) -> Found {
+    let Some(head) = frame.at::<8>(ETHERNET) else {
+        return Found::NOTHING;
+    };
+    let payload = usize::from(u16::from_be_bytes([head[4], head[5]]));
+    let present = frame.len() as usize;
+    // What is behind the packet's own end is padding that no receiver reads. A jumbogram says 0.
+    let end = if payload != 0 && PAYLOAD + payload < present { PAYLOAD + payload } else { present };
+
+    let mut next = head[6];
+    let mut at = PAYLOAD;
+    let mut fragment = false;
+    for _ in 0..HEADERS {
+        match next {
+            ICMPV6 => return options(port, frame, at, end, fragment),
+            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 | FRAGMENT
+            | AUTHENTICATION => {}
+            _ => return Found::NOTHING,
+        }
+        if at > DEPTH - 8 {
+            return Found::bad(DropReason::ExtensionHeaders);
+        }
+        let Some(header) = frame.at::<8>(at) else {
+            // Every extension header is at least 8 bytes: the packet ends within this one.
+            return Found::NOTHING;
+        };
+        if next == FRAGMENT {
+            if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+                return Found::NOTHING;
+            }
+            fragment = true;
+            at += 8;
+        } else if next == AUTHENTICATION {
+            at += (usize::from(header[1]) + 2) * 4;
+        } else {
+            at += (usize::from(header[1]) + 1) * 8;
+        }
+        next = header[0];
+    }
+    Found::bad(DropReason::ExtensionHeaders)
+}
+
+/// Walks the options of the ICMPv6 message at `at`, if it is ND.
+#[inline(always)]
+fn options<F: Frame>(
+    port: &PortEntry,
+    frame: &F,
+    at: usize,
+    end: usize,
+    fragment: bool,
+) -> Found {
+    if at > DEPTH - 4 {
+        return Found::bad(DropReason::ExtensionHeaders);
+    }
+    let Some(icmp) = frame.at::<4>(at) else {
+        return Found::NOTHING;
+    };
+    let fixed = match icmp[0] {
+        ROUTER_SOLICITATION | INVERSE_SOLICITATION | INVERSE_ADVERTISEMENT => 8,
+        ROUTER_ADVERTISEMENT => 16,
+        NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => 24,
+        REDIRECT => 40,
+        _ => return Found::NOTHING,
+    };
+    if fragment {
+        return Found::bad(DropReason::NdMalformed);
+    }
+    let mut option = at + fixed;
+    let mut address = 0;
+    let mut foreign = false;
+    for _ in 0..OPTIONS {
+        if option + 8 > end {
+            break;
+        }
+        // The shortest option is 8 bytes, and just as long when it carries an Ethernet address.
+        if option > DEPTH - 8 {
+            return Found::bad(DropReason::NdMalformed);
+        }
+        let Some(bytes) = frame.at::<8>(option) else {
+            return Found::bad(DropReason::NdMalformed);
+        };
+        let length = usize::from(bytes[1]) * 8;
+        if length == 0 {
+            return Found::bad(DropReason::NdMalformed);
+        }
+        if bytes[0] == SOURCE_LINK_LAYER || bytes[0] == TARGET_LINK_LAYER {
+            if length != 8 || address != 0 {
+                return Found::bad(DropReason::NdMalformed);
+            }
+            address = option + 2;
+            foreign = !same_mac(
+                &[bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]],
+                &port.mac,
+            );
+        }
+        option += length;
+    }
+    if option + 8 <= end {
+        return Found::bad(DropReason::NdMalformed);
+    }
+    if !foreign {
+        return Found::NOTHING;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "both are below DEPTH")]
+    let (option, checksum) = (address as u16, (at + 2) as u16);
+    Found { reason: DropReason::None, option, checksum }
+}

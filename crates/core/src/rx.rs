@@ -1,0 +1,76 @@
+//! Receive: a frame came in on the parent. Whose is it?
+//!
+//! ```text
+//! unicast:    owner of the destination address ─ a device ─► Deliver
+//!                                              └ else ─────► Pass
+//! broadcast,  ARP request, solicitation: owner of the target ─ a device ─► Deliver
+//! multicast                                                  └ else ─────► Pass
+//! (l2 only)   sent by ourselves, or bridges' own: Pass
+//!             anything else: Flood
+//! ```
+//!
+//! A question goes to whom it asks for, so that its cost does not grow with the number of devices;
+//! the driver copies it to all of them. What has no owner passes untouched.
+//!
+//! VLAN-tagged frames are not ours: they belong to the parent's VLAN devices. Frames for another
+//! MAC address, which a promiscuous parent sees, are nobody's.
+//!
+//! Limits: no look-up inside tunnels. In l3 a device gets nothing that was sent to a group MAC
+//! address, and ARP stays with the parent's stack, so that proxy ARP works there.
+//!
+//! Kernel: `ipvlan_handle_frame()`, `ipvlan_handle_mode_l2()`, `ipvlan_handle_mode_l3()`.
+
+use ipvlan_abi::{Mode, Owner, PortEntry};
+
+use crate::frame::{
+    ARP, ETHERNET, Frame, IPV6, VLAN, VLAN_SERVICE, ethertype, is_link_local_group, same_mac,
+};
+use crate::l3::{Arp, Owners, destination_owner};
+use crate::nd::solicited;
+use crate::verdict::Verdict;
+
+/// Decides on a frame that the parent received.
+#[inline(always)]
+pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdict {
+    let Some(ethernet) = frame.at::<ETHERNET>(0) else {
+        return Verdict::PASS;
+    };
+    if frame.is_tagged() || frame.is_for_another_host() {
+        return Verdict::PASS;
+    }
+    let ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    let group = ethernet[0] & 1 != 0;
+    match port.mode() {
+        Mode::L2 if group => rx_group(port, frame, owners),
+        Mode::L3 if group || ethertype == ARP => Verdict::PASS,
+        Mode::L2 | Mode::L3 => deliver_or_pass(destination_owner(frame, ethertype, owners)),
+    }
+}
+
+#[inline(always)]
+fn rx_group<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdict {
+    let (Some(destination), Some(source)) = (frame.at::<6>(0), frame.at::<6>(6)) else {
+        return Verdict::PASS;
+    };
+    // Our own broadcast, sent back by the switch: everybody here has had it.
+    if same_mac(source, &port.mac) || is_link_local_group(destination) {
+        return Verdict::PASS;
+    }
+    match ethertype(frame) {
+        VLAN | VLAN_SERVICE => Verdict::PASS,
+        ARP => match Arp::of(frame) {
+            Some(arp) if arp.is_question() => deliver_or_pass(owners.v4(arp.target)),
+            _ => Verdict::FLOOD,
+        },
+        IPV6 => match solicited(frame) {
+            Some(target) => deliver_or_pass(owners.v6(target)),
+            None => Verdict::FLOOD,
+        },
+        _ => Verdict::FLOOD,
+    }
+}
+
+#[inline(always)]
+fn deliver_or_pass(owner: Owner) -> Verdict {
+    if owner.is_device() { Verdict::deliver(owner) } else { Verdict::PASS }
+}

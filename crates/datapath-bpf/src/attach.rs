@@ -1,0 +1,116 @@
+//! Holding a program at an interface: tcx where the kernel has it, clsact where it is older.
+//!
+//! Both are asked for at the end of the queue, so that what an administrator attached before, or
+//! attaches in front of us later, sees every frame first; what we let pass goes on to the next.
+
+use std::path::Path;
+
+use aya::programs::links::{FdLink, LinkError, LinkOrder};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
+
+use crate::error::Error;
+
+/// Priority of our clsact filter: behind everybody else's.
+const PRIORITY: u16 = 0xfffe;
+/// Handle of our clsact filter, by which it is found again.
+const HANDLE: TcHandle = TcHandle::new(0, 0x1b1a);
+
+/// What holds our programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A tcx link. Linux 6.6.
+    Tcx,
+    /// A direct-action filter of a clsact qdisc. Linux 4.5.
+    Clsact,
+}
+
+impl Hook {
+    /// The better one that this kernel has.
+    pub fn detect() -> Self {
+        match KernelVersion::current() {
+            Ok(version) if version >= KernelVersion::new(6, 6, 0) => Self::Tcx,
+            _ => Self::Clsact,
+        }
+    }
+
+    /// Attaches `program` (named `name` in errors) to the ingress of `interface`, in the calling
+    /// thread's namespace; with tcx, pins the link at `pin`.
+    pub(crate) fn attach(
+        self,
+        program: &mut SchedClassifier,
+        name: &str,
+        interface: &str,
+        pin: &Path,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Program {
+            op: "attach",
+            program: format!("{name} to {interface}"),
+            source: Box::new(source),
+        };
+        match self {
+            Self::Tcx => {
+                let options = TcAttachOptions::TcxOrder(LinkOrder::last());
+                let id = program
+                    .attach_with_options(interface, TcAttachType::Ingress, options)
+                    .map_err(failed)?;
+                let link = program.take_link(id).map_err(failed)?;
+                let link: FdLink = link.try_into().map_err(|source: LinkError| Error::Link {
+                    op: "open",
+                    path: pin.to_owned(),
+                    source: Box::new(source),
+                })?;
+                let _pinned = link
+                    .pin(pin)
+                    .map_err(|source| Error::Pin { path: pin.to_owned(), source: source.into() })?;
+                Ok(())
+            }
+            Self::Clsact => {
+                match aya::programs::tc::qdisc_add_clsact(interface) {
+                    Ok(()) | Err(TcError::AlreadyAttached) => {}
+                    Err(source) => {
+                        return Err(Error::Clsact {
+                            op: "add clsact",
+                            object: interface.to_owned(),
+                            source: source.into(),
+                        });
+                    }
+                }
+                let options = TcAttachOptions::Netlink(NlOptions {
+                    priority: PRIORITY,
+                    handle: HANDLE,
+                    ..NlOptions::default()
+                });
+                let id = program
+                    .attach_with_options(interface, TcAttachType::Ingress, options)
+                    .map_err(failed)?;
+                // Dropped, the link would detach the filter.
+                std::mem::forget(program.take_link(id).map_err(failed)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a clsact filter of ours off `interface`; a tcx link goes with its pin.
+    pub(crate) fn detach(self, interface: &str) -> Result<(), Error> {
+        if self == Self::Tcx {
+            return Ok(());
+        }
+        let failed = |source: ProgramError| Error::Program {
+            op: "detach",
+            program: format!("filter of {interface}"),
+            source: Box::new(source),
+        };
+        let link = SchedClassifierLink::attached(
+            interface,
+            TcAttachType::Ingress,
+            PRIORITY,
+            HANDLE,
+            None,
+        )
+        .map_err(|error| failed(error.into()))?;
+        use aya::programs::Link as _;
+        link.detach().map_err(failed)
+    }
+}

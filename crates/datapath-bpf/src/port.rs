@@ -1,0 +1,357 @@
+//! One port: a directory of pins.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::util::KernelVersion;
+use aya::{EbpfLoader, Pod};
+use ipvlan_abi::{
+    ABI_VERSION, DevEntry, DropKey, DropReason, MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
+};
+
+use crate::attach::Hook;
+use crate::error::Error;
+use crate::pod::Raw;
+use crate::sys::tcx_link_ifindex;
+use crate::OBJECT;
+
+const PARENT_INGRESS: &str = "parent_ingress";
+const DEVICE_EGRESS: &str = "device_egress";
+const PARENT_LINK: &str = "parent_link";
+
+/// How much the maps of a port can hold. Smaller than the default only in tests of what happens
+/// when they are full.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Addresses of each family.
+    pub owners: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { owners: MAX_OWNERS }
+    }
+}
+
+/// The datapath of one parent, open for changes. The datapath itself lives on when this is
+/// dropped, until its directory is removed.
+pub struct Port {
+    dir: PathBuf,
+    port: Array<MapData, Raw<PortEntry>>,
+    owners4: HashMap<MapData, [u8; 4], Raw<Owner>>,
+    owners6: HashMap<MapData, [u8; 16], Raw<Owner>>,
+    devs: HashMap<MapData, u32, Raw<DevEntry>>,
+    members: Array<MapData, u32>,
+    drops: PerCpuHashMap<MapData, Raw<DropKey>, u64>,
+}
+
+impl Port {
+    /// Loads the programs for the parent `interface` of the calling thread's namespace, pins all in
+    /// `dir`, which is created, and attaches the parent's program. `entry` is completed with what
+    /// depends on the kernel.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the kernel has against it. What was made until then is removed again.
+    pub fn create(
+        dir: &Path,
+        interface: &str,
+        entry: PortEntry,
+        capacity: Capacity,
+    ) -> Result<Self, Error> {
+        fs::create_dir(dir).map_err(|source| file("create", dir, source))?;
+        Self::fill(dir, interface, entry, capacity).inspect_err(|_| {
+            // The first error is the one to report.
+            let _: Result<(), Error> = remove_pins(dir);
+        })
+    }
+
+    fn fill(
+        dir: &Path,
+        interface: &str,
+        mut entry: PortEntry,
+        capacity: Capacity,
+    ) -> Result<Self, Error> {
+        let mut loader = EbpfLoader::new();
+        let mut ebpf = loader
+            .map_max_entries("OWNERS4", capacity.owners)
+            .map_max_entries("OWNERS6", capacity.owners)
+            .load(OBJECT)
+            .map_err(|source| Error::Load(source.into()))?;
+        for name in MAPS {
+            let map = ebpf.map(&name.to_uppercase()).ok_or(Error::Missing(name))?;
+            let path = dir.join(name);
+            map.pin(&path).map_err(|source| Error::Pin { path, source: source.into() })?;
+        }
+        for name in [PARENT_INGRESS, DEVICE_EGRESS] {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .ok_or(Error::Missing(name))?
+                .try_into()
+                .map_err(|source| of_program("open", name, source))?;
+            program.load().map_err(|source| of_program("load", name, source))?;
+            let path = dir.join(name);
+            program.pin(&path).map_err(|source| Error::Pin { path, source: source.into() })?;
+        }
+        if let Ok(version) = KernelVersion::current()
+            && version < KernelVersion::new(6, 15, 0)
+        {
+            entry.bits |= PORT_SET_TYPE;
+        }
+        entry.abi = ABI_VERSION;
+        let mut port = Self::open_any(dir)?;
+        port.set_entry(entry)?;
+        port.attach(PARENT_INGRESS, interface, PARENT_LINK)?;
+        Ok(port)
+    }
+
+    /// Opens what is pinned in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Abi`] when another version made it; [`Error::Map`] when it is not whole.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let port = Self::open_any(dir)?;
+        let found = port.entry()?.abi;
+        if found != ABI_VERSION {
+            return Err(Error::Abi { path: dir.to_owned(), found, known: ABI_VERSION });
+        }
+        Ok(port)
+    }
+
+    fn open_any(dir: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            port: open_map(dir, "port", Map::Array)?,
+            owners4: open_map(dir, "owners4", Map::HashMap)?,
+            owners6: open_map(dir, "owners6", Map::HashMap)?,
+            devs: open_map(dir, "devs", Map::HashMap)?,
+            members: open_map(dir, "members", Map::Array)?,
+            drops: open_map(dir, "drops", Map::PerCpuHashMap)?,
+        })
+    }
+
+    fn attach(&self, name: &'static str, interface: &str, pin: &str) -> Result<(), Error> {
+        let mut program = SchedClassifier::from_pin(self.dir.join(name))
+            .map_err(|source| of_program("open", name, source))?;
+        Hook::detect().attach(&mut program, name, interface, &self.dir.join(pin))
+    }
+
+    /// Where it is pinned.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The port itself.
+    pub fn entry(&self) -> Result<PortEntry, Error> {
+        self.port.get(&0, 0).map(|raw| raw.0).map_err(|source| map("read", "port", source))
+    }
+
+    /// Replaces the port's entry; the next frame sees it.
+    pub fn set_entry(&mut self, entry: PortEntry) -> Result<(), Error> {
+        self.port.set(0, Raw(entry), 0).map_err(|source| map("write", "port", source))
+    }
+
+    /// Who owns what.
+    pub fn owners(&self) -> Result<BTreeMap<IpAddr, Owner>, Error> {
+        let mut all = BTreeMap::new();
+        for item in self.owners4.iter() {
+            let (address, owner) = item.map_err(|source| map("read", "owners4", source))?;
+            let _: Option<Owner> = all.insert(IpAddr::from(address), owner.0);
+        }
+        for item in self.owners6.iter() {
+            let (address, owner) = item.map_err(|source| map("read", "owners6", source))?;
+            let _: Option<Owner> = all.insert(IpAddr::from(address), owner.0);
+        }
+        Ok(all)
+    }
+
+    /// Gives an address to `owner`, whoever had it.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` when the table is full.
+    pub fn set_owner(&mut self, address: IpAddr, owner: Owner) -> Result<(), Error> {
+        match address {
+            IpAddr::V4(address) => self
+                .owners4
+                .insert(address.octets(), Raw(owner), 0)
+                .map_err(|source| map("write", "owners4", source)),
+            IpAddr::V6(address) => self
+                .owners6
+                .insert(address.octets(), Raw(owner), 0)
+                .map_err(|source| map("write", "owners6", source)),
+        }
+    }
+
+    /// Takes an address from whoever has it; fine when nobody does.
+    pub fn remove_owner(&mut self, address: IpAddr) -> Result<(), Error> {
+        match address {
+            IpAddr::V4(address) => {
+                gone(self.owners4.remove(&address.octets()), "owners4")
+            }
+            IpAddr::V6(address) => {
+                gone(self.owners6.remove(&address.octets()), "owners6")
+            }
+        }
+    }
+
+    /// The devices, by their host end's ifindex.
+    pub fn devs(&self) -> Result<BTreeMap<u32, DevEntry>, Error> {
+        self.devs
+            .iter()
+            .map(|item| item.map(|(ifindex, raw)| (ifindex, raw.0)))
+            .collect::<Result<_, MapError>>()
+            .map_err(|source| map("read", "devs", source))
+    }
+
+    /// Writes down a device.
+    pub fn set_dev(&mut self, ifindex: u32, entry: DevEntry) -> Result<(), Error> {
+        self.devs
+            .insert(ifindex, Raw(entry), 0)
+            .map_err(|source| map("write", "devs", source))
+    }
+
+    /// Forgets a device, its drop counters and its link; fine when there is none.
+    pub fn remove_dev(&mut self, ifindex: u32) -> Result<(), Error> {
+        for reason in DropReason::ALL {
+            let key = Raw(DropKey { ifindex, reason: reason as u32 });
+            gone(self.drops.remove(&key), "drops")?;
+        }
+        gone(self.devs.remove(&ifindex), "devs")?;
+        remove_file(&self.device_link(ifindex))
+    }
+
+    /// Who hears a broadcast: the host end in each slot below `count`, 0 where a slot is free.
+    pub fn members(&self, count: u32) -> Result<Vec<u32>, Error> {
+        (0..count)
+            .map(|slot| self.members.get(&slot, 0))
+            .collect::<Result<_, MapError>>()
+            .map_err(|source| map("read", "members", source))
+    }
+
+    /// Puts a host end (or 0) into a slot.
+    pub fn set_member(&mut self, slot: u32, ifindex: u32) -> Result<(), Error> {
+        self.members.set(slot, ifindex, 0).map_err(|source| map("write", "members", source))
+    }
+
+    /// Attaches the devices' program to the host end `interface` (with this `ifindex`) of the
+    /// calling thread's namespace.
+    pub fn attach_device(&self, interface: &str, ifindex: u32) -> Result<(), Error> {
+        // A pin left over by an interface that had this number before.
+        remove_file(&self.device_link(ifindex))?;
+        self.attach(DEVICE_EGRESS, interface, &device_link_name(ifindex))
+    }
+
+    fn device_link(&self, ifindex: u32) -> PathBuf {
+        self.dir.join(device_link_name(ifindex))
+    }
+
+    /// Frames that died, since the port was made: by host end (or parent), reason and count.
+    pub fn drops(&self) -> Result<Vec<(DropKey, u64)>, Error> {
+        self.drops
+            .iter()
+            .map(|item| item.map(|(key, counts)| (key.0, counts.iter().sum())))
+            .collect::<Result<_, MapError>>()
+            .map_err(|source| map("read", "drops", source))
+    }
+
+    /// Whether the parent is gone: a pinned link outlives its interface as an empty one. With
+    /// clsact there is no link to ask, and the answer is no.
+    pub fn is_orphaned(&self) -> Result<bool, Error> {
+        let path = self.dir.join(PARENT_LINK);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let ifindex = tcx_link_ifindex(&path).map_err(|source| file("read link", &path, source))?;
+        Ok(ifindex == 0)
+    }
+
+    /// Ends the port: takes the programs off the parent, if its name is given (it may be gone), and
+    /// removes the pins and the directory.
+    pub fn remove(self, interface: Option<&str>) -> Result<(), Error> {
+        if let Some(interface) = interface
+            && !self.dir.join(PARENT_LINK).exists()
+        {
+            Hook::Clsact.detach(interface)?;
+        }
+        remove_pins(&self.dir)
+    }
+
+    /// Removes a directory of pins that may be half-made, so that [`Self::open`] would fail.
+    pub fn remove_rest(dir: &Path) -> Result<(), Error> {
+        remove_pins(dir)
+    }
+}
+
+const MAPS: [&str; 6] = ["port", "owners4", "owners6", "devs", "members", "drops"];
+
+fn device_link_name(ifindex: u32) -> String {
+    format!("device_link_{ifindex}")
+}
+
+fn open_map<T>(dir: &Path, name: &'static str, kind: fn(MapData) -> Map) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    MapData::from_pin(dir.join(name))
+        .and_then(|data| T::try_from(kind(data)))
+        .map_err(|source| map("open", name, source))
+}
+
+/// The links first: without their programs nothing reads the maps any more.
+fn remove_pins(dir: &Path) -> Result<(), Error> {
+    remove_file(&dir.join(PARENT_LINK))?;
+    let list = match fs::read_dir(dir) {
+        Ok(list) => list,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(file("list", dir, source)),
+    };
+    for entry in list {
+        remove_file(&entry.map_err(|source| file("list", dir, source))?.path())?;
+    }
+    fs::remove_dir(dir).map_err(|source| file("remove", dir, source))
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(file("remove", path, source)),
+    }
+}
+
+/// To remove what is not there is no error.
+fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(source) => Err(map("write", name, source)),
+    }
+}
+
+fn map(op: &'static str, map: &'static str, source: MapError) -> Error {
+    Error::Map { op, map, source: source.into() }
+}
+
+fn of_program(op: &'static str, program: &str, source: ProgramError) -> Error {
+    Error::Program { op, program: program.to_owned(), source: source.into() }
+}
+
+fn file(op: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::File { op, path: path.to_owned(), source }
+}
+
+/// What aya asks of a key or value that is read from a pinned map.
+const _: fn() = || {
+    fn pod<T: Pod>() {}
+    pod::<Raw<PortEntry>>();
+};
