@@ -14,7 +14,7 @@ mod skb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::DropReason;
-use ipvlan_core::{Action, Verdict, rx, tx};
+use ipvlan_core::{Action, rx, tx};
 
 use crate::skb::{NEXT, Skb, Tables, port};
 
@@ -27,8 +27,8 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
         return NEXT;
     }
     let verdict = rx(port, &skb, &Tables);
-    match verdict.action {
-        Action::Deliver => skb.deliver(port, &verdict.owner),
+    match verdict.action() {
+        Action::Deliver => skb.deliver(port, verdict.owner()),
         Action::Flood => {
             skb.flood(port, 0);
             NEXT
@@ -42,16 +42,18 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn device_egress(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
-    let Some(port) = port() else { return skb.shot(DropReason::NoPort) };
+    let Some(port) = port() else {
+        return skb.shot(DropReason::NoPort as u32);
+    };
     if !skb.pull() {
-        return skb.shot(DropReason::Rewrite);
+        return skb.shot(DropReason::Rewrite as u32);
     }
     let verdict = tx(port, skb.ifindex(), &skb, &Tables);
-    if !verdict.fix.is_nothing() && !skb.rewrite(port, &verdict.fix) {
-        return skb.shot(DropReason::Rewrite);
+    if !verdict.fix().is_nothing() && !skb.rewrite(port, verdict.fix()) {
+        return skb.shot(DropReason::Rewrite as u32);
     }
-    match verdict.action {
-        Action::Deliver => skb.deliver(port, &verdict.owner),
+    match verdict.action() {
+        Action::Deliver => skb.deliver(port, verdict.owner()),
         Action::Wire => skb.wire(port),
         Action::Route => skb.route(port),
         Action::Parent => skb.parent(port),
@@ -60,8 +62,8 @@ pub fn device_egress(ctx: TcContext) -> i32 {
             skb.wire(port)
         }
         // A frame that a device sent has no stack of its own here to pass to.
-        Action::Pass => skb.shot(DropReason::NoPort),
-        Action::Drop => skb.shot(verdict.reason),
+        Action::Pass => skb.shot(DropReason::NoPort as u32),
+        Action::Drop => skb.shot(verdict.reason()),
     }
 }
 
@@ -78,20 +80,9 @@ pub fn decide(ctx: TcContext) -> i32 {
         0 => rx(port, &skb, &Tables),
         sender => tx(port, sender, &skb, &Tables),
     };
-    skb.set_cb(words(&verdict));
+    let bits = verdict.to_bits();
+    skb.set_cb([bits as u32, (bits >> 32) as u32, 0, 0, 0]);
     0
-}
-
-#[inline(always)]
-fn words(verdict: &Verdict) -> [u32; 5] {
-    let fix = &verdict.fix;
-    [
-        verdict.action as u32 | (verdict.reason as u32) << 8,
-        verdict.owner.ifindex,
-        verdict.owner.kind,
-        u32::from(fix.source) | u32::from(fix.destination) << 8 | u32::from(fix.arp_sender) << 16,
-        u32::from(fix.nd_option) | u32::from(fix.nd_checksum) << 16,
-    ]
 }
 
 #[unsafe(no_mangle)]

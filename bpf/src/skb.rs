@@ -7,7 +7,7 @@
 //! called for foreign MAC addresses only.
 
 use aya_ebpf::bindings::{
-    BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, __sk_buff,
+    __sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC,
 };
 use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
@@ -15,10 +15,8 @@ use aya_ebpf::helpers::{
     bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use ipvlan_abi::{
-    DropKey, DropReason, MAX_DEVS, OWNER_PEER, Owner, PORT_SET_TYPE, PortEntry,
-};
-use ipvlan_core::frame::{SHALLOW, depth};
+use ipvlan_abi::{DropKey, DropReason, MAX_DEVS, OWNER_PEER, Owner, PORT_SET_TYPE, PortEntry};
+use ipvlan_core::frame::{SHALLOW, is_deep};
 use ipvlan_core::{DEPTH, Fix, Frame, Owners};
 
 use crate::maps::{DROPS, MEMBERS, OWNERS4, OWNERS6, PORT};
@@ -64,7 +62,7 @@ impl Skb {
     /// Makes readable what the decision may want to read. False: no memory.
     #[inline(always)]
     pub fn pull(&self) -> bool {
-        self.pull_to(SHALLOW) && self.pull_to(depth(self))
+        self.pull_to(SHALLOW) && (!is_deep(self) || self.pull_to(DEPTH))
     }
 
     #[inline(always)]
@@ -94,14 +92,17 @@ impl Skb {
     }
 
     /// Counts, and lets the packet die.
-    pub fn shot(&self, reason: DropReason) -> i32 {
+    pub fn shot(&self, reason: u32) -> i32 {
         self.count(reason);
         TC_ACT_SHOT
     }
 
     #[inline(always)]
-    fn count(&self, reason: DropReason) {
-        let key = DropKey { ifindex: self.ifindex(), reason: reason as u32 };
+    fn count(&self, reason: u32) {
+        let key = DropKey {
+            ifindex: self.ifindex(),
+            reason,
+        };
         if let Some(count) = DROPS.get_ptr_mut(key) {
             // SAFETY: a value of this CPU's own, valid until the program ends; a program on the
             // same CPU that interrupts this one can at worst lose a count.
@@ -114,7 +115,7 @@ impl Skb {
 
     /// To a device.
     #[inline(always)]
-    pub fn deliver(&self, port: &PortEntry, owner: &Owner) -> i32 {
+    pub fn deliver(&self, port: &PortEntry, owner: Owner) -> i32 {
         if owner.kind != OWNER_PEER {
             // SAFETY: a helper call with scalars.
             return unsafe { bpf_redirect(owner.ifindex, 0) as i32 };
@@ -159,38 +160,41 @@ impl Skb {
             if slot >= port.members {
                 break;
             }
-            let Some(&member) = MEMBERS.get(slot) else { break };
+            let Some(&member) = MEMBERS.get(slot) else {
+                break;
+            };
             if member == 0 || member == sender {
                 continue;
             }
             // SAFETY: a helper call with the program's own context, which it copies. No reference
             // into the packet is alive.
             if unsafe { bpf_clone_redirect(self.raw, member, 0) } < 0 {
-                self.count(DropReason::Copy);
+                self.count(DropReason::Copy as u32);
             }
         }
     }
 
     /// Writes the parent's MAC address where `fix` says. False: no memory.
     #[inline(always)]
-    pub fn rewrite(&self, port: &PortEntry, fix: &Fix) -> bool {
+    pub fn rewrite(&self, port: &PortEntry, fix: Fix) -> bool {
         const DESTINATION: u32 = 0;
         const SOURCE: u32 = 6;
         const ARP_SENDER: u32 = 14 + 8;
         let mac = &port.mac;
-        if fix.destination != 0 && !self.store(DESTINATION, mac, 0) {
+        if fix.has(Fix::DESTINATION) && !self.store(DESTINATION, mac, 0) {
             return false;
         }
-        if fix.source != 0 && !self.store(SOURCE, mac, 0) {
+        if fix.has(Fix::SOURCE) && !self.store(SOURCE, mac, 0) {
             return false;
         }
-        if fix.arp_sender != 0 && !self.store(ARP_SENDER, mac, u64::from(BPF_F_RECOMPUTE_CSUM)) {
+        if fix.has(Fix::ARP_SENDER) && !self.store(ARP_SENDER, mac, u64::from(BPF_F_RECOMPUTE_CSUM))
+        {
             return false;
         }
-        if fix.nd_option != 0 {
-            return self.rewrite_nd(mac, u32::from(fix.nd_option), u32::from(fix.nd_checksum));
+        match fix.nd_offsets() {
+            Some((option, checksum)) => self.rewrite_nd(mac, option, checksum),
+            None => true,
         }
-        true
     }
 
     #[inline(always)]
@@ -248,7 +252,8 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn is_tagged(&self) -> bool {
-        self.raw().vlan_present != 0 && self.raw().vlan_tci & VLAN_ID_MASK != 0
+        // Without a tag this is 0.
+        self.raw().vlan_tci & VLAN_ID_MASK != 0
     }
 
     #[inline(always)]

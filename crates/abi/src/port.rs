@@ -79,7 +79,10 @@ const _: () = assert!(size_of::<Owner>() == 8);
 
 impl Owner {
     /// Nobody.
-    pub const NOBODY: Self = Self { ifindex: 0, kind: OWNER_NOBODY };
+    pub const NOBODY: Self = Self {
+        ifindex: 0,
+        kind: OWNER_NOBODY,
+    };
 
     /// A device, wherever it lives: not nobody, and not the parent.
     pub const fn is_device(&self) -> bool {
@@ -110,8 +113,26 @@ mod tests {
     #[test]
     fn only_devices_are_delivered_to() {
         assert!(!Owner::NOBODY.is_device());
-        assert!(!Owner { ifindex: 3, kind: OWNER_PARENT }.is_device());
-        assert!(Owner { ifindex: 4, kind: OWNER_PEER }.is_device());
-        assert!(Owner { ifindex: 4, kind: OWNER_HERE }.is_device());
+        assert!(
+            !Owner {
+                ifindex: 3,
+                kind: OWNER_PARENT
+            }
+            .is_device()
+        );
+        assert!(
+            Owner {
+                ifindex: 4,
+                kind: OWNER_PEER
+            }
+            .is_device()
+        );
+        assert!(
+            Owner {
+                ifindex: 4,
+                kind: OWNER_HERE
+            }
+            .is_device()
+        );
     }
 }

@@ -3,9 +3,14 @@
 use std::net::IpAddr;
 
 use ipvlan_abi::{DropReason, Flag, Mode};
-use ipvlan_netlink::{IfName, Link, NetNs};
+use ipvlan_datapath_bpf::Port;
+use ipvlan_netlink::{IfName, Link, NetNs, Netlink};
 
 use crate::error::Error;
+use crate::observe::World;
+use crate::reconcile::{reconcile, reconcile_if_any};
+use crate::show::show;
+use crate::store::Store;
 
 /// A device to be made.
 #[derive(Debug)]
@@ -86,42 +91,69 @@ pub struct Shown {
     pub drops: Vec<(DropReason, u64)>,
 }
 
-/// Makes a device.
-///
-/// # Errors
-///
-/// See [`Error`]; nothing is left half-made.
-pub fn create(create: &Create) -> Result<(), Error> {
-    let _ = create;
-    todo!()
-}
-
 /// Deletes the device `name` of the calling thread's namespace.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::NotOurs`] when it is something else.
 pub fn delete(name: &str) -> Result<(), Error> {
-    let _ = name;
-    todo!()
+    let mut nl = Netlink::open()?;
+    let device = find(&mut nl, name)?;
+    // The other end goes with it, and with that end whatever holds on to it.
+    nl.delete_link(device.link.index)?;
+    // A container that deletes its device may not be where the parent is; there, the agent sees it.
+    if device.parent_place == Place::Here {
+        reconcile_if_any(&mut nl)?;
+    }
+    Ok(())
 }
 
 /// Changes mode or flag of the port to which the device `name` belongs.
 ///
 /// # Errors
 ///
-/// See [`Error`].
+/// See [`Error`]; [`Error::Permission`] from within a namespace that does not hold the parent.
 pub fn change(name: &str, change: Change) -> Result<(), Error> {
-    let _ = (name, change);
-    todo!()
+    let mut nl = Netlink::open()?;
+    let device = find(&mut nl, name)?;
+    if device.parent_place != Place::Here {
+        return Err(Error::Permission(format!(
+            "mode and flag belong to all devices of a parent, and the parent of \"{name}\" is in \
+             another network namespace; change them there"
+        )));
+    }
+    let store = Store::current()?;
+    let locked = store.lock()?;
+    let mut port = store.port(device.parent_index)?;
+    set_port(&mut port, change)?;
+    let _: World = reconcile(&mut nl, &locked)?;
+    locked.release();
+    Ok(())
 }
 
-/// Every device that lives in the calling thread's namespace, or whose parent does. By place, then
-/// by index.
-///
-/// # Errors
-///
-/// See [`Error`].
-pub fn show() -> Result<Vec<Shown>, Error> {
-    todo!()
+/// Writes mode and flag; the devices follow by [`reconcile`].
+pub(crate) fn set_port(port: &mut Port, change: Change) -> Result<(), Error> {
+    let mut entry = port.entry()?;
+    entry.mode = change.mode.map_or(entry.mode, |mode| mode as u8);
+    entry.flag = change.flag.map_or(entry.flag, |flag| flag as u8);
+    if entry != port.entry()? {
+        port.set_entry(entry)?;
+    }
+    Ok(())
+}
+
+/// The device `name` of this namespace, if it is one of ours.
+fn find(nl: &mut Netlink, name: &str) -> Result<Shown, Error> {
+    let link = nl
+        .link_by_name(name)?
+        .ok_or_else(|| Error::NoDevice(name.to_owned()))?;
+    show()?
+        .into_iter()
+        .find(|device| device.place == Place::Here && device.link.index == link.index)
+        .ok_or_else(|| Error::NotOurs {
+            name: name.to_owned(),
+            kind: link
+                .kind
+                .unwrap_or_else(|| "a device without a kind".to_owned()),
+        })
 }

@@ -43,48 +43,73 @@ pub trait Frame {
     fn is_to_be_segmented(&self) -> bool;
 }
 
-/// Bytes that the decision on this frame may have to read, at most. A datapath whose frames can
-/// lie in pieces makes that many of them readable before it asks.
-///
-/// Anything but a plain TCP or UDP packet over IPv6 may turn out to be neighbour discovery.
+/// Whether the decision on this frame may have to read more than [`SHALLOW`] bytes: anything but a
+/// plain TCP or UDP packet over IPv6 may turn out to be neighbour discovery. A datapath whose
+/// frames can lie in pieces makes [`SHALLOW`] bytes readable, asks this, and if so [`DEPTH`].
 #[inline(always)]
-pub fn depth<F: Frame>(frame: &F) -> usize {
-    match (ethertype(frame), frame.at::<1>(ETHERNET + 6)) {
-        (IPV6, Some([TCP | UDP])) => SHALLOW,
-        (IPV6, _) => DEPTH,
-        _ => SHALLOW,
+pub fn is_deep<F: Frame>(frame: &F) -> bool {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let Some(ethertype) = frame.at::<2>(12) else {
+        return false;
+    };
+    if u16::from_be_bytes(*ethertype) != IPV6 {
+        return false;
+    }
+    !matches!(frame.at::<1>(ETHERNET + 6), Some([TCP | UDP]))
+}
+
+/// A MAC address as two numbers, the way it is compared. Little-endian, so that the group bit is
+/// the lowest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mac {
+    head: u32,
+    tail: u16,
+}
+
+impl Mac {
+    #[inline(always)]
+    pub(crate) const fn of(bytes: &[u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = *bytes;
+        Self {
+            head: u32::from_le_bytes([a, b, c, d]),
+            tail: u16::from_le_bytes([e, f]),
+        }
+    }
+
+    /// Broadcast or multicast.
+    #[inline(always)]
+    pub(crate) const fn is_group(self) -> bool {
+        self.head & 1 != 0
+    }
+
+    /// Whether it is one of those that bridges never forward: 01:80:c2:00:00:00 to :0f
+    /// (IEEE 802.1Q table 8-1).
+    #[inline(always)]
+    pub(crate) const fn is_link_local_group(self) -> bool {
+        self.head == 0x00c2_8001 && self.tail & 0xf0ff == 0
     }
 }
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// An Ethernet header, read once.
+#[derive(Clone, Copy)]
+pub(crate) struct Ethernet {
+    pub(crate) destination: Mac,
+    pub(crate) source: Mac,
+    pub(crate) ethertype: u16,
+}
 
-#[inline(always)]
-pub(crate) fn ethertype<F: Frame>(frame: &F) -> u16 {
-    match frame.at::<2>(12) {
-        Some(bytes) => u16::from_be_bytes(*bytes),
-        None => 0,
+impl Ethernet {
+    #[inline(always)]
+    pub(crate) fn of<F: Frame>(frame: &F) -> Option<Self> {
+        let bytes = frame.at::<ETHERNET>(0)?;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, e0, e1] = *bytes;
+        Some(Self {
+            destination: Mac::of(&[d0, d1, d2, d3, d4, d5]),
+            source: Mac::of(&[s0, s1, s2, s3, s4, s5]),
+            ethertype: u16::from_be_bytes([e0, e1]),
+        })
     }
-}
-
-/// Whether the address is one of those that bridges never forward (IEEE 802.1Q table 8-1).
-#[inline(always)]
-pub(crate) fn is_link_local_group(mac: &[u8; 6]) -> bool {
-    mac[0] == 0x01
-        && mac[1] == 0x80
-        && mac[2] == 0xc2
-        && mac[3] == 0
-        && mac[4] == 0
-        && mac[5] & 0xf0 == 0
-}
-
-/// Compares as two words, which is what the eBPF compiler makes of it anyway, but in one go.
-#[inline(always)]
-pub(crate) fn same_mac(a: &[u8; 6], b: &[u8; 6]) -> bool {
-    let [a0, a1, a2, a3, a4, a5] = *a;
-    let [b0, b1, b2, b3, b4, b5] = *b;
-    u32::from_ne_bytes([a0, a1, a2, a3]) == u32::from_ne_bytes([b0, b1, b2, b3])
-        && u16::from_ne_bytes([a4, a5]) == u16::from_ne_bytes([b4, b5])
 }
 
 /// A frame in a slice of bytes, with what a kernel would know of it.

@@ -15,9 +15,10 @@
 //!
 //! Kernel: the driver does not look. `ndisc_parse_options()` is what receivers do.
 
-use ipvlan_abi::{DropReason, PortEntry};
+use ipvlan_abi::DropReason;
 
-use crate::frame::{DEPTH, ETHERNET, Frame, same_mac};
+use crate::frame::{DEPTH, ETHERNET, Frame, Mac};
+use crate::verdict::Fix;
 
 /// Extension headers that are walked.
 pub const HEADERS: usize = 8;
@@ -59,56 +60,42 @@ pub(crate) fn solicited<F: Frame>(frame: &F) -> Option<&[u8; 16]> {
     frame.at::<16>(PAYLOAD + 8)
 }
 
-/// What [`inspect`] found.
-#[derive(Clone, Copy)]
-pub(crate) struct Found {
-    /// Not [`DropReason::None`]: the frame must not leave, because of this.
-    pub(crate) reason: DropReason,
-    /// Offset of a MAC address that is not the parent's; 0: there is none.
-    pub(crate) option: u16,
-    /// Offset of the checksum over it.
-    pub(crate) checksum: u16,
-}
-
-impl Found {
-    const NOTHING: Self = Self { reason: DropReason::None, option: 0, checksum: 0 };
-
-    const fn bad(reason: DropReason) -> Self {
-        Self { reason, option: 0, checksum: 0 }
-    }
-}
-
-/// Looks for a MAC address in an IPv6 frame that a device sent.
+/// What has to be written into an IPv6 frame that a device sent, if it is ND and carries a MAC
+/// address that is not `own`; or why it must not leave.
 #[inline(always)]
-pub(crate) fn inspect<F: Frame>(port: &PortEntry, frame: &F) -> Found {
+pub(crate) fn inspect<F: Frame>(own: Mac, frame: &F) -> Result<Fix, DropReason> {
     let Some(head) = frame.at::<8>(ETHERNET) else {
-        return Found::NOTHING;
+        return Ok(Fix::NOTHING);
     };
     let payload = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let present = frame.len() as usize;
     // What is behind the packet's own end is padding that no receiver reads. A jumbogram says 0.
-    let end = if payload != 0 && PAYLOAD + payload < present { PAYLOAD + payload } else { present };
+    let end = if payload != 0 && PAYLOAD + payload < present {
+        PAYLOAD + payload
+    } else {
+        present
+    };
 
     let mut next = head[6];
     let mut at = PAYLOAD;
     let mut fragment = false;
     for _ in 0..HEADERS {
         match next {
-            ICMPV6 => return options(port, frame, at, end, fragment),
+            ICMPV6 => return options(own, frame, at, end, fragment),
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 | FRAGMENT
             | AUTHENTICATION => {}
-            _ => return Found::NOTHING,
+            _ => return Ok(Fix::NOTHING),
         }
         if at > DEPTH - 8 {
-            return Found::bad(DropReason::ExtensionHeaders);
+            return Err(DropReason::ExtensionHeaders);
         }
         let Some(header) = frame.at::<8>(at) else {
             // Every extension header is at least 8 bytes: the packet ends within this one.
-            return Found::NOTHING;
+            return Ok(Fix::NOTHING);
         };
         if next == FRAGMENT {
             if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                return Found::NOTHING;
+                return Ok(Fix::NOTHING);
             }
             fragment = true;
             at += 8;
@@ -119,33 +106,33 @@ pub(crate) fn inspect<F: Frame>(port: &PortEntry, frame: &F) -> Found {
         }
         next = header[0];
     }
-    Found::bad(DropReason::ExtensionHeaders)
+    Err(DropReason::ExtensionHeaders)
 }
 
 /// Walks the options of the ICMPv6 message at `at`, if it is ND.
 #[inline(always)]
 fn options<F: Frame>(
-    port: &PortEntry,
+    own: Mac,
     frame: &F,
     at: usize,
     end: usize,
     fragment: bool,
-) -> Found {
+) -> Result<Fix, DropReason> {
     if at > DEPTH - 4 {
-        return Found::bad(DropReason::ExtensionHeaders);
+        return Err(DropReason::ExtensionHeaders);
     }
     let Some(icmp) = frame.at::<4>(at) else {
-        return Found::NOTHING;
+        return Ok(Fix::NOTHING);
     };
     let fixed = match icmp[0] {
         ROUTER_SOLICITATION | INVERSE_SOLICITATION | INVERSE_ADVERTISEMENT => 8,
         ROUTER_ADVERTISEMENT => 16,
         NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => 24,
         REDIRECT => 40,
-        _ => return Found::NOTHING,
+        _ => return Ok(Fix::NOTHING),
     };
     if fragment {
-        return Found::bad(DropReason::NdMalformed);
+        return Err(DropReason::NdMalformed);
     }
     let mut option = at + fixed;
     let mut address = 0;
@@ -156,34 +143,27 @@ fn options<F: Frame>(
         }
         // The shortest option is 8 bytes, and just as long when it carries an Ethernet address.
         if option > DEPTH - 8 {
-            return Found::bad(DropReason::NdMalformed);
+            return Err(DropReason::NdMalformed);
         }
         let Some(bytes) = frame.at::<8>(option) else {
-            return Found::bad(DropReason::NdMalformed);
+            return Err(DropReason::NdMalformed);
         };
         let length = usize::from(bytes[1]) * 8;
         if length == 0 {
-            return Found::bad(DropReason::NdMalformed);
+            return Err(DropReason::NdMalformed);
         }
         if bytes[0] == SOURCE_LINK_LAYER || bytes[0] == TARGET_LINK_LAYER {
             if length != 8 || address != 0 {
-                return Found::bad(DropReason::NdMalformed);
+                return Err(DropReason::NdMalformed);
             }
             address = option + 2;
-            foreign = !same_mac(
-                &[bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]],
-                &port.mac,
-            );
+            let [_, _, a, b, c, d, e, f] = *bytes;
+            foreign = Mac::of(&[a, b, c, d, e, f]) != own;
         }
         option += length;
     }
     if option + 8 <= end {
-        return Found::bad(DropReason::NdMalformed);
+        return Err(DropReason::NdMalformed);
     }
-    if !foreign {
-        return Found::NOTHING;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "both are below DEPTH")]
-    let (option, checksum) = (address as u16, (at + 2) as u16);
-    Found { reason: DropReason::None, option, checksum }
+    Ok(Fix::nd(address, at + 2).when(foreign))
 }

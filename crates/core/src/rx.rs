@@ -22,9 +22,7 @@
 
 use ipvlan_abi::{Mode, Owner, PortEntry};
 
-use crate::frame::{
-    ARP, ETHERNET, Frame, IPV6, VLAN, VLAN_SERVICE, ethertype, is_link_local_group, same_mac,
-};
+use crate::frame::{ARP, Ethernet, Frame, IPV6, Mac, VLAN, VLAN_SERVICE};
 use crate::l3::{Arp, Owners, destination_owner};
 use crate::nd::solicited;
 use crate::verdict::Verdict;
@@ -32,31 +30,34 @@ use crate::verdict::Verdict;
 /// Decides on a frame that the parent received.
 #[inline(always)]
 pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdict {
-    let Some(ethernet) = frame.at::<ETHERNET>(0) else {
+    let Some(ethernet) = Ethernet::of(frame) else {
         return Verdict::PASS;
     };
     if frame.is_tagged() || frame.is_for_another_host() {
         return Verdict::PASS;
     }
-    let ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    let group = ethernet[0] & 1 != 0;
+    let group = ethernet.destination.is_group();
     match port.mode() {
-        Mode::L2 if group => rx_group(port, frame, owners),
-        Mode::L3 if group || ethertype == ARP => Verdict::PASS,
-        Mode::L2 | Mode::L3 => deliver_or_pass(destination_owner(frame, ethertype, owners)),
+        Mode::L2 if group => rx_group(port, ethernet, frame, owners),
+        Mode::L3 if group || ethernet.ethertype == ARP => Verdict::PASS,
+        Mode::L2 | Mode::L3 => {
+            deliver_or_pass(destination_owner(frame, ethernet.ethertype, owners))
+        }
     }
 }
 
 #[inline(always)]
-fn rx_group<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdict {
-    let (Some(destination), Some(source)) = (frame.at::<6>(0), frame.at::<6>(6)) else {
-        return Verdict::PASS;
-    };
+fn rx_group<F: Frame, O: Owners>(
+    port: &PortEntry,
+    ethernet: Ethernet,
+    frame: &F,
+    owners: &O,
+) -> Verdict {
     // Our own broadcast, sent back by the switch: everybody here has had it.
-    if same_mac(source, &port.mac) || is_link_local_group(destination) {
+    if ethernet.source == Mac::of(&port.mac) || ethernet.destination.is_link_local_group() {
         return Verdict::PASS;
     }
-    match ethertype(frame) {
+    match ethernet.ethertype {
         VLAN | VLAN_SERVICE => Verdict::PASS,
         ARP => match Arp::of(frame) {
             Some(arp) if arp.is_question() => deliver_or_pass(owners.v4(arp.target)),
@@ -72,5 +73,9 @@ fn rx_group<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Ver
 
 #[inline(always)]
 fn deliver_or_pass(owner: Owner) -> Verdict {
-    if owner.is_device() { Verdict::deliver(owner) } else { Verdict::PASS }
+    if owner.is_device() {
+        Verdict::deliver(owner)
+    } else {
+        Verdict::PASS
+    }
 }

@@ -21,10 +21,10 @@
 //!
 //! Kernel: `ipvlan_xmit_mode_l2()`, `ipvlan_xmit_mode_l3()`, `ipvlan_process_outbound()`.
 
-use ipvlan_abi::{DropReason, Flag, Mode, PortEntry};
+use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, PortEntry};
 
 use crate::frame::{
-    ARP, ETHERNET, ETHERNET_BYTES, Frame, IPV4, IPV6, RARP, VLAN, VLAN_SERVICE, is_link_local_group, same_mac,
+    ARP, ETHERNET, ETHERNET_BYTES, Ethernet, Frame, IPV4, IPV6, Mac, RARP, VLAN, VLAN_SERVICE,
 };
 use crate::l3::{
     ARP_BYTES, ARP_SENDER_MAC, Arp, Owners, destination_owner, v4_destination, v6_destination,
@@ -35,16 +35,15 @@ use crate::verdict::{Fix, Verdict};
 /// Decides on a frame that came out of the device whose host end is `sender`.
 #[inline(always)]
 pub fn tx<F: Frame, O: Owners>(port: &PortEntry, sender: u32, frame: &F, owners: &O) -> Verdict {
-    let Some(ethernet) = frame.at::<ETHERNET>(0) else {
+    let Some(ethernet) = Ethernet::of(frame) else {
         return Verdict::drop(DropReason::Runt);
     };
-    let ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    if frame.is_tagged() || ethertype == VLAN || ethertype == VLAN_SERVICE {
+    if frame.is_tagged() {
         return Verdict::drop(DropReason::Vlan);
     }
     match port.mode() {
-        Mode::L2 => tx_l2(port, sender, frame, ethertype, owners),
-        Mode::L3 => tx_l3(port, frame, ethertype, owners),
+        Mode::L2 => tx_l2(port, sender, ethernet, frame, owners),
+        Mode::L3 => tx_l3(port, ethernet, frame, owners),
     }
 }
 
@@ -52,155 +51,153 @@ pub fn tx<F: Frame, O: Owners>(port: &PortEntry, sender: u32, frame: &F, owners:
 fn tx_l2<F: Frame, O: Owners>(
     port: &PortEntry,
     sender: u32,
+    ethernet: Ethernet,
     frame: &F,
-    ethertype: u16,
     owners: &O,
 ) -> Verdict {
-    let (Some(destination), Some(source)) = (frame.at::<6>(0), frame.at::<6>(6)) else {
-        return Verdict::drop(DropReason::Runt);
-    };
-    let mut fix = Fix::NOTHING;
-    if !same_mac(source, &port.mac) {
-        fix.source = 1;
-    }
-    match ethertype {
-        ARP => {
-            // Hardware and protocol type, then the two lengths: only so is the sender's address
-            // where we look for it.
-            match (frame.at::<6>(ETHERNET), frame.at::<6>(ARP_SENDER_MAC)) {
-                (Some([0, 1, 0x08, 0, 6, 4]), Some(mac))
-                    if frame.len() >= ETHERNET_BYTES + ARP_BYTES =>
-                {
-                    if !same_mac(mac, &port.mac) {
-                        fix.arp_sender = 1;
-                    }
-                }
-                _ => return Verdict::drop(DropReason::ArpMalformed),
-            }
-        }
+    let own = Mac::of(&port.mac);
+    let fix = Fix::SOURCE.when(ethernet.source != own);
+    let fix = match ethernet.ethertype {
+        IPV4 => fix,
+        IPV6 => match nd::inspect(own, frame) {
+            Ok(found) => fix.and(found),
+            Err(reason) => return Verdict::drop(reason),
+        },
+        ARP => match arp_sender(own, frame) {
+            Some(found) => fix.and(found),
+            None => return Verdict::drop(DropReason::ArpMalformed),
+        },
         RARP => return Verdict::drop(DropReason::Rarp),
-        IPV6 => {
-            let found = nd::inspect(port, frame);
-            if found.reason as u8 != DropReason::None as u8 {
-                return Verdict::drop(found.reason);
-            }
-            fix.nd_option = found.option;
-            fix.nd_checksum = found.checksum;
-        }
-        _ => {}
+        VLAN | VLAN_SERVICE => return Verdict::drop(DropReason::Vlan),
+        _ => fix,
+    };
+    if ethernet.destination == own {
+        return tx_own(port, ethernet, frame, owners).with(fix);
     }
-
-    if destination[0] & 1 != 0 {
-        return tx_group(port, sender, frame, ethertype, owners).with(fix);
+    if ethernet.destination.is_group() {
+        return tx_group(port, sender, ethernet, frame, owners).with(fix);
     }
-    if !same_mac(destination, &port.mac) {
-        return wire(port, frame).with(fix);
-    }
-    let owner = destination_owner(frame, ethertype, owners);
-    match port.flag() {
-        Flag::Vepa => wire(port, frame),
-        Flag::Private if owner.is_device() => Verdict::drop(DropReason::Private),
-        Flag::Bridge if owner.is_device() => Verdict::deliver(owner),
-        Flag::Bridge | Flag::Private => Verdict::PARENT,
-    }
-    .with(fix)
+    send(port, frame, Verdict::WIRE).with(fix)
 }
 
+/// What has to be written into ARP; `None` when that cannot be told.
+#[inline(always)]
+fn arp_sender<F: Frame>(own: Mac, frame: &F) -> Option<Fix> {
+    // Hardware and protocol type, then the two lengths: only so is the sender's address where we
+    // look for it.
+    let Some([0, 1, 0x08, 0, 6, 4]) = frame.at::<6>(ETHERNET) else {
+        return None;
+    };
+    if frame.len() < ETHERNET_BYTES + ARP_BYTES {
+        return None;
+    }
+    let sender = Mac::of(frame.at::<6>(ARP_SENDER_MAC)?);
+    Some(Fix::ARP_SENDER.when(sender != own))
+}
+
+/// To the MAC address that all of us have.
+#[inline(always)]
+fn tx_own<F: Frame, O: Owners>(
+    port: &PortEntry,
+    ethernet: Ethernet,
+    frame: &F,
+    owners: &O,
+) -> Verdict {
+    let flag = port.flag();
+    if matches!(flag, Flag::Vepa) {
+        return send(port, frame, Verdict::WIRE);
+    }
+    let owner = destination_owner(frame, ethernet.ethertype, owners);
+    if !owner.is_device() {
+        return Verdict::PARENT;
+    }
+    match flag {
+        Flag::Private => Verdict::drop(DropReason::Private),
+        Flag::Bridge | Flag::Vepa => Verdict::deliver(owner),
+    }
+}
+
+/// Broadcast and multicast.
 #[inline(always)]
 fn tx_group<F: Frame, O: Owners>(
     port: &PortEntry,
     sender: u32,
+    ethernet: Ethernet,
     frame: &F,
-    ethertype: u16,
     owners: &O,
 ) -> Verdict {
-    let Some(destination) = frame.at::<6>(0) else {
-        return Verdict::drop(DropReason::Runt);
-    };
-    if is_link_local_group(destination) {
+    if ethernet.destination.is_link_local_group() {
         return Verdict::drop(DropReason::LinkLocalGroup);
     }
-    if port.flag() as u8 == Flag::Private as u8 {
-        return wire(port, frame);
+    if matches!(port.flag(), Flag::Private) {
+        return send(port, frame, Verdict::WIRE);
     }
-    let asked = match ethertype {
+    let asked = match ethernet.ethertype {
         ARP => match Arp::of(frame) {
             Some(arp) if arp.is_question() => owners.v4(arp.target),
-            _ => return flood(port, frame),
+            _ => return send(port, frame, Verdict::FLOOD),
         },
         IPV6 => match nd::solicited(frame) {
             Some(target) => owners.v6(target),
-            None => return flood(port, frame),
+            None => return send(port, frame, Verdict::FLOOD),
         },
-        _ => return flood(port, frame),
+        _ => return send(port, frame, Verdict::FLOOD),
     };
     // Asking for an address of one's own is looking for a duplicate, and that is out there.
     if asked.is_device() && asked.ifindex != sender {
         Verdict::deliver(asked)
     } else {
-        wire(port, frame)
+        send(port, frame, Verdict::WIRE)
     }
 }
 
 #[inline(always)]
-fn tx_l3<F: Frame, O: Owners>(port: &PortEntry, frame: &F, ethertype: u16, owners: &O) -> Verdict {
-    let (Some(destination), Some(source)) = (frame.at::<6>(0), frame.at::<6>(6)) else {
-        return Verdict::drop(DropReason::Runt);
+fn tx_l3<F: Frame, O: Owners>(
+    port: &PortEntry,
+    ethernet: Ethernet,
+    frame: &F,
+    owners: &O,
+) -> Verdict {
+    let owner = match ethernet.ethertype {
+        IPV4 => match v4_destination(frame) {
+            // Class D, and 255.255.255.255 with the rest of the reserved class E.
+            Some([224..=255, ..]) => return Verdict::drop(DropReason::Group),
+            // 127.0.0.0/8 must not appear outside of a host (RFC 1122 section 3.2.1.3).
+            Some([127, ..]) | None => return Verdict::drop(DropReason::IpMalformed),
+            Some(address) => owners.v4(address),
+        },
+        IPV6 => match v6_destination(frame) {
+            Some([0xff, ..]) => return Verdict::drop(DropReason::Group),
+            None => return Verdict::drop(DropReason::IpMalformed),
+            Some(address) => owners.v6(address),
+        },
+        VLAN | VLAN_SERVICE => return Verdict::drop(DropReason::Vlan),
+        _ => return Verdict::drop(DropReason::NotIp),
     };
-    if ethertype != IPV4 && ethertype != IPV6 {
-        return Verdict::drop(DropReason::NotIp);
-    }
-    if destination[0] & 1 != 0 {
+    if ethernet.destination.is_group() {
         return Verdict::drop(DropReason::Group);
     }
-    let owner = if ethertype == IPV4 {
-        let Some(address) = v4_destination(frame) else {
-            return Verdict::drop(DropReason::IpMalformed);
-        };
-        // Class D, and 255.255.255.255 with the rest of the reserved class E.
-        if address[0] >= 224 {
-            return Verdict::drop(DropReason::Group);
+    let flag = port.flag();
+    if owner.is_device() {
+        match flag {
+            Flag::Bridge => return Verdict::deliver(owner).with(both(port, ethernet)),
+            Flag::Private => return Verdict::drop(DropReason::Private),
+            Flag::Vepa => {}
         }
-        // 127.0.0.0/8 must not appear outside of a host (RFC 1122 section 3.2.1.3).
-        if address[0] == 127 {
-            return Verdict::drop(DropReason::IpMalformed);
-        }
-        owners.v4(address)
-    } else {
-        let Some(address) = v6_destination(frame) else {
-            return Verdict::drop(DropReason::IpMalformed);
-        };
-        if address[0] == 0xff {
-            return Verdict::drop(DropReason::Group);
-        }
-        owners.v6(address)
-    };
-    let mut fix = Fix::NOTHING;
-    if !same_mac(source, &port.mac) {
-        fix.source = 1;
+    } else if owner.kind == OWNER_PARENT {
+        return Verdict::PARENT.with(both(port, ethernet));
     }
-    if !same_mac(destination, &port.mac) {
-        fix.destination = 1;
-    }
-    if owner.kind == ipvlan_abi::OWNER_PARENT {
-        return Verdict::PARENT.with(fix);
-    }
-    match (port.flag(), owner.is_device()) {
-        (Flag::Bridge, true) => Verdict::deliver(owner).with(fix),
-        (Flag::Private, true) => Verdict::drop(DropReason::Private),
-        // Both MAC addresses are written on the way.
-        (Flag::Vepa, true) | (_, false) => send(port, frame, Verdict::ROUTE),
-    }
+    // Both MAC addresses are written on the way.
+    send(port, frame, Verdict::ROUTE)
 }
 
+/// What the device wrote means nothing, but the receiver looks at it.
 #[inline(always)]
-fn wire<F: Frame>(port: &PortEntry, frame: &F) -> Verdict {
-    send(port, frame, Verdict::WIRE)
-}
-
-#[inline(always)]
-fn flood<F: Frame>(port: &PortEntry, frame: &F) -> Verdict {
-    send(port, frame, Verdict::FLOOD)
+fn both(port: &PortEntry, ethernet: Ethernet) -> Fix {
+    let own = Mac::of(&port.mac);
+    Fix::SOURCE
+        .when(ethernet.source != own)
+        .and(Fix::DESTINATION.when(ethernet.destination != own))
 }
 
 /// Refuses what the parent could not send.
@@ -211,4 +208,3 @@ fn send<F: Frame>(port: &PortEntry, frame: &F, verdict: Verdict) -> Verdict {
     }
     verdict
 }
-

@@ -61,9 +61,10 @@ impl Hook {
                     path: pin.to_owned(),
                     source: Box::new(source),
                 })?;
-                let _pinned = link
-                    .pin(pin)
-                    .map_err(|source| Error::Pin { path: pin.to_owned(), source: source.into() })?;
+                let _pinned = link.pin(pin).map_err(|source| Error::Pin {
+                    path: pin.to_owned(),
+                    source: source.into(),
+                })?;
                 Ok(())
             }
             Self::Clsact => {
@@ -102,14 +103,9 @@ impl Hook {
             program: format!("filter of {interface}"),
             source: Box::new(source),
         };
-        let link = SchedClassifierLink::attached(
-            interface,
-            TcAttachType::Ingress,
-            PRIORITY,
-            HANDLE,
-            None,
-        )
-        .map_err(|error| failed(error.into()))?;
+        let link =
+            SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)
+                .map_err(|error| failed(error.into()))?;
         use aya::programs::Link as _;
         link.detach().map_err(failed)
     }

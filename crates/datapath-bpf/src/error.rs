@@ -3,12 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
+use aya::EbpfError;
 use aya::maps::MapError;
 use aya::pin::PinError;
+use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use aya::programs::tc::TcError;
-use aya::programs::ProgramError;
-use aya::EbpfError;
 
 /// Operation, object, and what the kernel answered.
 #[derive(Debug, thiserror::Error)]

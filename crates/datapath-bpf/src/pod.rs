@@ -17,4 +17,9 @@ macro_rules! pod {
     )*};
 }
 
-pod!(ipvlan_abi::PortEntry, ipvlan_abi::Owner, ipvlan_abi::DevEntry, ipvlan_abi::DropKey);
+pod!(
+    ipvlan_abi::PortEntry,
+    ipvlan_abi::Owner,
+    ipvlan_abi::DevEntry,
+    ipvlan_abi::DropKey
+);

@@ -13,14 +13,15 @@ use ipvlan_abi::{
     ABI_VERSION, DevEntry, DropKey, DropReason, MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
 };
 
+use crate::OBJECT;
 use crate::attach::Hook;
 use crate::error::Error;
 use crate::pod::Raw;
 use crate::sys::tcx_link_ifindex;
-use crate::OBJECT;
 
 const PARENT_INGRESS: &str = "parent_ingress";
 const DEVICE_EGRESS: &str = "device_egress";
+const DECIDE: &str = "decide";
 const PARENT_LINK: &str = "parent_link";
 
 /// How much the maps of a port can hold. Smaller than the default only in tests of what happens
@@ -82,10 +83,13 @@ impl Port {
             .map_max_entries("OWNERS6", capacity.owners)
             .load(OBJECT)
             .map_err(|source| Error::Load(source.into()))?;
-        for name in MAPS {
-            let map = ebpf.map(&name.to_uppercase()).ok_or(Error::Missing(name))?;
+        for (name, symbol) in MAPS {
+            let map = ebpf.map(symbol).ok_or(Error::Missing(symbol))?;
             let path = dir.join(name);
-            map.pin(&path).map_err(|source| Error::Pin { path, source: source.into() })?;
+            map.pin(&path).map_err(|source| Error::Pin {
+                path,
+                source: source.into(),
+            })?;
         }
         for name in [PARENT_INGRESS, DEVICE_EGRESS] {
             let program: &mut SchedClassifier = ebpf
@@ -93,9 +97,14 @@ impl Port {
                 .ok_or(Error::Missing(name))?
                 .try_into()
                 .map_err(|source| of_program("open", name, source))?;
-            program.load().map_err(|source| of_program("load", name, source))?;
+            program
+                .load()
+                .map_err(|source| of_program("load", name, source))?;
             let path = dir.join(name);
-            program.pin(&path).map_err(|source| Error::Pin { path, source: source.into() })?;
+            program.pin(&path).map_err(|source| Error::Pin {
+                path,
+                source: source.into(),
+            })?;
         }
         if let Ok(version) = KernelVersion::current()
             && version < KernelVersion::new(6, 15, 0)
@@ -118,7 +127,11 @@ impl Port {
         let port = Self::open_any(dir)?;
         let found = port.entry()?.abi;
         if found != ABI_VERSION {
-            return Err(Error::Abi { path: dir.to_owned(), found, known: ABI_VERSION });
+            return Err(Error::Abi {
+                path: dir.to_owned(),
+                found,
+                known: ABI_VERSION,
+            });
         }
         Ok(port)
     }
@@ -148,12 +161,17 @@ impl Port {
 
     /// The port itself.
     pub fn entry(&self) -> Result<PortEntry, Error> {
-        self.port.get(&0, 0).map(|raw| raw.0).map_err(|source| map("read", "port", source))
+        self.port
+            .get(&0, 0)
+            .map(|raw| raw.0)
+            .map_err(|source| map("read", "port", source))
     }
 
     /// Replaces the port's entry; the next frame sees it.
     pub fn set_entry(&mut self, entry: PortEntry) -> Result<(), Error> {
-        self.port.set(0, Raw(entry), 0).map_err(|source| map("write", "port", source))
+        self.port
+            .set(0, Raw(entry), 0)
+            .map_err(|source| map("write", "port", source))
     }
 
     /// Who owns what.
@@ -191,12 +209,8 @@ impl Port {
     /// Takes an address from whoever has it; fine when nobody does.
     pub fn remove_owner(&mut self, address: IpAddr) -> Result<(), Error> {
         match address {
-            IpAddr::V4(address) => {
-                gone(self.owners4.remove(&address.octets()), "owners4")
-            }
-            IpAddr::V6(address) => {
-                gone(self.owners6.remove(&address.octets()), "owners6")
-            }
+            IpAddr::V4(address) => gone(self.owners4.remove(&address.octets()), "owners4"),
+            IpAddr::V6(address) => gone(self.owners6.remove(&address.octets()), "owners6"),
         }
     }
 
@@ -219,7 +233,10 @@ impl Port {
     /// Forgets a device, its drop counters and its link; fine when there is none.
     pub fn remove_dev(&mut self, ifindex: u32) -> Result<(), Error> {
         for reason in DropReason::ALL {
-            let key = Raw(DropKey { ifindex, reason: reason as u32 });
+            let key = Raw(DropKey {
+                ifindex,
+                reason: reason as u32,
+            });
             gone(self.drops.remove(&key), "drops")?;
         }
         gone(self.devs.remove(&ifindex), "devs")?;
@@ -236,7 +253,9 @@ impl Port {
 
     /// Puts a host end (or 0) into a slot.
     pub fn set_member(&mut self, slot: u32, ifindex: u32) -> Result<(), Error> {
-        self.members.set(slot, ifindex, 0).map_err(|source| map("write", "members", source))
+        self.members
+            .set(slot, ifindex, 0)
+            .map_err(|source| map("write", "members", source))
     }
 
     /// Attaches the devices' program to the host end `interface` (with this `ifindex`) of the
@@ -271,6 +290,36 @@ impl Port {
         Ok(ifindex == 0)
     }
 
+    /// The program that only decides, loaded over this port's maps, for `BPF_PROG_TEST_RUN`. Its
+    /// answer: `decide` in package `ipvlan-bpf`.
+    pub fn load_decide(&self) -> Result<SchedClassifier, Error> {
+        let mut loader = EbpfLoader::new();
+        for (name, symbol) in MAPS {
+            let _: &mut EbpfLoader<'_> = loader.map_pin_path(symbol, self.dir.join(name));
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|source| Error::Load(source.into()))?;
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(DECIDE)
+            .ok_or(Error::Missing(DECIDE))?
+            .try_into()
+            .map_err(|source| of_program("open", DECIDE, source))?;
+        program
+            .load()
+            .map_err(|source| of_program("load", DECIDE, source))?;
+        // By way of a pin, since the object does not let go of what it loaded.
+        let path = self.dir.join(DECIDE);
+        program.pin(&path).map_err(|source| Error::Pin {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let program = SchedClassifier::from_pin(&path)
+            .map_err(|source| of_program("open", DECIDE, source))?;
+        remove_file(&path)?;
+        Ok(program)
+    }
+
     /// Ends the port: takes the programs off the parent, if its name is given (it may be gone), and
     /// removes the pins and the directory.
     pub fn remove(self, interface: Option<&str>) -> Result<(), Error> {
@@ -288,7 +337,15 @@ impl Port {
     }
 }
 
-const MAPS: [&str; 6] = ["port", "owners4", "owners6", "devs", "members", "drops"];
+/// Pins, and what the maps are called in the object.
+const MAPS: [(&str, &str); 6] = [
+    ("port", "PORT"),
+    ("owners4", "OWNERS4"),
+    ("owners6", "OWNERS6"),
+    ("devs", "DEVS"),
+    ("members", "MEMBERS"),
+    ("drops", "DROPS"),
+];
 
 fn device_link_name(ifindex: u32) -> String {
     format!("device_link_{ifindex}")
@@ -339,15 +396,27 @@ fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
 }
 
 fn map(op: &'static str, map: &'static str, source: MapError) -> Error {
-    Error::Map { op, map, source: source.into() }
+    Error::Map {
+        op,
+        map,
+        source: source.into(),
+    }
 }
 
 fn of_program(op: &'static str, program: &str, source: ProgramError) -> Error {
-    Error::Program { op, program: program.to_owned(), source: source.into() }
+    Error::Program {
+        op,
+        program: program.to_owned(),
+        source: source.into(),
+    }
 }
 
 fn file(op: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::File { op, path: path.to_owned(), source }
+    Error::File {
+        op,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// What aya asks of a key or value that is read from a pinned map.

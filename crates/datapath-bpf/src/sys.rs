@@ -69,11 +69,20 @@ pub(crate) fn tcx_link_ifindex(path: &Path) -> io::Result<u32> {
 
 fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let name = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = ObjAttr { pathname: name.as_ptr() as u64, fd: 0, flags: 0 };
+    let mut attr = ObjAttr {
+        pathname: name.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
     // SAFETY: the command reads `size_of::<ObjAttr>()` bytes of `attr`, which is that large and
     // initialised, and the string at `pathname`, which ends in NUL and outlives the call.
     let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut attr, size_of::<ObjAttr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET,
+            &raw mut attr,
+            size_of::<ObjAttr>(),
+        )
     };
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     if fd < 0 {

@@ -1,0 +1,174 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::ALL;
+use crate::topology::{Family, Path, Topology};
+use crate::work::Work;
+
+const EXAMPLES: &str = "\
+Examples:
+  ipvlan-bench                                    everything this machine can build, about a minute
+  ipvlan-bench --topo macvlan,veth-bridge,direct  only these three
+  ipvlan-bench --work udp-64,tcp-stream --path lan-dev --rounds 15
+  ipvlan-bench --json now.json --markdown >> docs/performance.md
+
+Reading the table:
+  The figure is microseconds of CPU time for one operation: one datagram, one 64 KiB write, one
+  request and its answer, one connection; sent here and received there. Lower is better. It holds
+  both sockets, so compare topologies, not absolute figures: `direct` is the floor.
+  min..max is over the rounds. `bridge` and `driver` are ratios to veth-bridge and to the kernel's
+  own driver in the same mode, as the median of the rounds' own ratios: 0.90 means 10 % cheaper.
+  A difference smaller than the spread is no difference.
+
+Exit status: 0 all measured; 1 something was unreachable or failed (named in the report);
+  2 usage; 130 interrupted. The namespaces (ipvlan-bench-PID-*) are removed in every case.";
+
+/// Measure what a frame costs: CPU time per operation through ipvlan and its alternatives.
+///
+/// Builds each topology in network namespaces of its own, touching nothing that exists: a LAN
+/// (lan0), a host whose eth0 is the parent, and two namespaces ns0 and ns1 with one device each.
+/// One thread, pinned to one CPU, owns the sockets at both ends, so the kernel charges it with the
+/// whole way of each packet. Topologies take turns in every round, so that a machine that
+/// gets slower gets slower for all of them. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "ipvlan-bench", version, after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What lies between the two ends; default: all that exist here. Naming one makes its absence
+    /// a failure
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    topo: Option<Vec<Topology>>,
+
+    /// Who talks to whom; default: all
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    path: Option<Vec<Path>>,
+
+    /// What is sent; default: all
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    work: Option<Vec<Work>>,
+
+    /// How often each combination is measured; the report takes the median
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+
+    /// Length of one measurement in milliseconds, without its warm-up
+    #[arg(long, value_name = "PER_CELL", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    ms: u64,
+
+    /// What is read before and after
+    #[arg(long, value_enum, default_value_t = Clock::Cpu)]
+    pub(crate) clock: Clock,
+
+    /// The CPU to run on; default: the last one this process may use
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu: Option<usize>,
+
+    /// IPv6 instead of IPv4
+    #[arg(long)]
+    ipv6: bool,
+
+    /// The `ipvlan` program that makes ipvlan-l2 and ipvlan-l3; default: beside this one
+    #[arg(long, value_name = "PATH")]
+    ipvlan: Option<PathBuf>,
+
+    /// Write everything, every round included, to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Print Markdown instead of plain text
+    #[arg(long)]
+    pub(crate) markdown: bool,
+
+    /// No progress on standard error
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+
+    /// List topologies, paths and workloads, and exit
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// Which time is divided by the number of operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Clock {
+    /// CPU time of the measuring thread, plus that of its CPU's ksoftirqd
+    Cpu,
+    /// Elapsed time: for a virtual machine whose clock counts instructions (QEMU's -icount)
+    Wall,
+}
+
+impl Args {
+    pub(crate) fn topologies(&self) -> Vec<Topology> {
+        self.topo
+            .as_ref()
+            .map_or_else(|| ALL.to_vec(), |asked| chosen(&ALL, asked))
+    }
+
+    pub(crate) fn paths(&self) -> Vec<Path> {
+        self.path.as_ref().map_or_else(
+            || Path::value_variants().to_vec(),
+            |a| chosen(Path::value_variants(), a),
+        )
+    }
+
+    pub(crate) fn works(&self) -> Vec<Work> {
+        self.work.as_ref().map_or_else(
+            || Work::value_variants().to_vec(),
+            |a| chosen(Work::value_variants(), a),
+        )
+    }
+
+    /// Whether the user named this topology, so that its absence is a failure.
+    pub(crate) fn asked_for(&self, topology: Topology) -> bool {
+        self.topo
+            .as_ref()
+            .is_some_and(|asked| asked.contains(&topology))
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        if self.ipv6 { Family::V6 } else { Family::V4 }
+    }
+
+    pub(crate) fn per_cell(&self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+
+    /// The `ipvlan` program: as told, else the sibling in target/release or target/debug.
+    pub(crate) fn ipvlan(&self) -> PathBuf {
+        self.ipvlan.clone().unwrap_or_else(|| {
+            std::env::current_exe()
+                .map_or_else(|_| "ipvlan".into(), |me| me.with_file_name("ipvlan"))
+        })
+    }
+}
+
+/// In the tables' order and once each, however they were asked for.
+fn chosen<T: Copy + PartialEq>(all: &[T], asked: &[T]) -> Vec<T> {
+    all.iter()
+        .copied()
+        .filter(|one| asked.contains(one))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_list_is_taken_in_the_tables_order_and_once() {
+        let args = Args::try_parse_from(["b", "--topo", "direct,macvlan,direct"]).unwrap();
+        assert_eq!(args.topologies(), [Topology::Macvlan, Topology::Direct]);
+        assert!(args.asked_for(Topology::Direct));
+        assert!(!args.asked_for(Topology::IpvlanL2));
+    }
+}

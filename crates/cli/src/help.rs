@@ -1,0 +1,195 @@
+//! What the usage texts say.
+
+use ipvlan_abi::ABI_VERSION;
+
+use crate::args::Words;
+use crate::{Command, Error};
+
+/// A usage text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// `ipvlan help`.
+    Program,
+    /// `ipvlan link help`.
+    Link,
+    /// `ipvlan link help ipvlan`.
+    Kind,
+    /// `ipvlan stats help`.
+    Stats,
+    /// `ipvlan agent help`.
+    Agent,
+}
+
+pub(crate) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
+    let topic = match words.next() {
+        None => Topic::Program,
+        Some("link") => Topic::Link,
+        Some("ipvlan") => Topic::Kind,
+        Some("stats") => Topic::Stats,
+        Some("agent") => Topic::Agent,
+        Some(noun) => return Err(Error::Noun(noun.to_owned())),
+    };
+    Ok(Command::Help(topic))
+}
+
+/// `-V`.
+pub(crate) fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("ipvlan {version}, eBPF maps version {ABI_VERSION}, grammar of iproute2\n")
+}
+
+impl Topic {
+    /// The text, several lines.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Program => PROGRAM,
+            Self::Link => LINK,
+            Self::Kind => KIND,
+            Self::Stats => STATS,
+            Self::Agent => AGENT,
+        }
+    }
+}
+
+const PROGRAM: &str = "\
+ipvlan: many network namespaces behind the MAC address of one network card,
+on kernels without the ipvlan driver. It takes the place of \"ip\" for these
+devices; everything else (addresses, routes, up, netns) stays with \"ip\".
+
+Usage: ipvlan [ OPTIONS ] link { add | del | set | show | help }
+       ipvlan [ OPTIONS ] stats [ DEV ]
+       ipvlan agent [ --foreground ]
+       ipvlan help [ link | ipvlan | stats | agent ]
+
+Start here, with eth0 as the parent:
+    ip netns add ns0
+    ipvlan link add link eth0 name ipvl0 type ipvlan mode l2
+    ip link set dev ipvl0 netns ns0
+    ip -n ns0 link set dev ipvl0 up
+    ip -n ns0 addr add 192.168.1.50/24 dev ipvl0
+
+OPTIONS, each of which may be cut short or written with two dashes:
+    -d[etails]      everything about a device
+    -s[tatistics]   counters; twice: errors and drops too
+    -j[son]         JSON, with the keys of \"ip -j\"
+    -p[retty]       JSON for people
+    -br[ief]        a line for each device
+    -o[neline]      a line for each device, with \\ for an end of line
+    -n[etns] NAME   work in the namespace NAME of \"ip netns\"
+    -c[olor]        taken and ignored
+    --no-agent      do not start the agent (may stand anywhere)
+    -V[ersion]      the version
+    -h[elp]         this
+
+Exit status: 0 done, 1 no such device, 2 refused, 255 not understood.
+";
+
+const LINK: &str = "\
+Usage: ipvlan link add [ link ] PARENT [ name ] NAME
+                       [ mtu BYTES ] [ txqueuelen PACKETS ] [ index NUMBER ]
+                       [ numtxqueues COUNT ] [ numrxqueues COUNT ]
+                       [ address MAC ] [ netns { NAME | PID } ] [ up ]
+                       type ipvlan [ mode { l3 | l2 } ]
+                                   [ bridge | private | vepa ]
+       ipvlan link del [ dev ] DEV
+       ipvlan link set [ dev ] DEV type ipvlan [ mode { l3 | l2 } ]
+                                   [ bridge | private | vepa ]
+       ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ up ]
+       ipvlan link help [ ipvlan ]
+
+add   makes a device NAME beside its PARENT, whose MAC address and MTU it gets.
+      Without NAME it is ipvlan0, ipvlan1, ...; an address given is ignored.
+      The HOWTO's order works too: ipvlan link add link eth0 ipvl0 type ipvlan
+del   deletes it, also from within another namespace.
+set   changes mode or flag of all devices of its parent.
+      All else of a device is for \"ip link set\".
+show  lists the devices of this namespace, and those in others whose parent is
+      here. With -d also the addresses that a device owns.
+
+What mode and flag do: ipvlan link help ipvlan
+";
+
+const KIND: &str = "\
+Usage: ... type ipvlan [ mode { l3 | l2 } ] [ bridge | private | vepa ]
+
+Mode and flag belong to the parent: all of its devices have the same.
+Not said, they stay as they are; the first device of a parent gets l3 bridge.
+
+mode l3   the parent's namespace routes for the devices; no broadcast, no ARP
+mode l2   a device is on the parent's network like any host: ARP, broadcast,
+          multicast and DHCP work
+
+bridge    devices of one parent talk to each other directly
+private   they do not talk to each other (broadcast and multicast still pass)
+vepa      they talk by way of the switch, which must send back what it gets
+
+Example, two containers on the network of eth0:
+    ipvlan link add link eth0 name ipvl0 type ipvlan mode l2
+    ipvlan link add link eth0 name ipvl1 type ipvlan
+    ip link set dev ipvl0 netns ns0
+    ip link set dev ipvl1 netns ns1
+";
+
+const STATS: &str = "\
+Usage: ipvlan [ -j [ -p ] ] stats [ [ dev ] DEV ]
+
+How many frames of a device were dropped, and why. Only reasons that happened.
+The counters of delivered frames are those of \"ipvlan -s link show\".
+";
+
+const AGENT: &str = "\
+Usage: ipvlan agent [ --foreground ]
+
+Keeps the datapath equal to what \"ip\" changes: addresses inside the namespaces,
+up and down, the parent's MAC address and MTU. \"ipvlan link add\" starts one when
+none runs; it ends with the last device, and traffic never depends on it.
+
+--foreground   log to standard error and stay without devices (for systemd).
+               Otherwise it logs to the kernel's log.
+
+IPVLAN_LOG=off|error|warn|info|debug|trace says how much; info is the default.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_fits_a_terminal() {
+        let all = [
+            Topic::Program,
+            Topic::Link,
+            Topic::Kind,
+            Topic::Stats,
+            Topic::Agent,
+        ];
+        for topic in all {
+            for line in topic.text().lines() {
+                assert!(line.len() <= 80, "{topic:?}: {line}");
+            }
+            assert!(topic.text().contains("Usage: "), "{topic:?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_can_be_named() {
+        let help = |word: &str| crate::parse(&["help", word]).map(|invocation| invocation.command);
+        assert_eq!(help("link").expect("link"), Command::Help(Topic::Link));
+        assert_eq!(help("ipvlan").expect("kind"), Command::Help(Topic::Kind));
+        assert!(help("vlan").is_err());
+    }
+
+    #[test]
+    fn every_example_is_understood() {
+        for topic in [Topic::Program, Topic::Link, Topic::Kind] {
+            let lines = topic.text().lines().map(str::trim_start);
+            for line in lines.filter_map(|line| line.strip_prefix("ipvlan link add link ")) {
+                let words: Vec<_> = "link add link "
+                    .split_whitespace()
+                    .chain(line.split_whitespace())
+                    .collect();
+                assert!(crate::parse(&words).is_ok(), "{line}");
+            }
+        }
+    }
+}

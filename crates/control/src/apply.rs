@@ -1,0 +1,151 @@
+//! Apply: makes the steps of a plan.
+//!
+//! A step that fails does not stop the ones behind it: they concern other devices, and a device
+//! that vanishes between plan and apply is nothing special. What failed is reported together, and
+//! still differs at the next look.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use ipvlan_datapath_bpf::Port;
+use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Netlink, Nsid, netns};
+use nix::errno::Errno;
+
+use crate::error::Error;
+use crate::plan::Step;
+use crate::store::{Store, io_error};
+
+/// What the steps of one plan work with. `nl` is a socket in the parents' namespace.
+pub(crate) struct Apply<'a> {
+    nl: &'a mut Netlink,
+    store: &'a Store,
+    ports: BTreeMap<u32, Port>,
+}
+
+impl<'a> Apply<'a> {
+    pub(crate) fn new(nl: &'a mut Netlink, store: &'a Store) -> Self {
+        Self {
+            nl,
+            store,
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// Makes all steps, in order. Returns what failed.
+    pub(crate) fn all(&mut self, steps: &[Step]) -> Vec<Error> {
+        let mut failed = Vec::new();
+        for step in steps {
+            log::debug!("{step:?}");
+            match self.step(step) {
+                Ok(()) => {}
+                // Gone in the meantime; the kernel's next event tells the rest.
+                Err(Error::Netlink(error)) if error.errno() == Errno::ENODEV => {}
+                Err(error) => failed.push(error),
+            }
+        }
+        failed
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::DropOwner { port, address } => Ok(self.port(*port)?.remove_owner(*address)?),
+            Step::SetOwner {
+                port,
+                address,
+                owner,
+            } => Ok(self.port(*port)?.set_owner(*address, *owner)?),
+            Step::SetMember { port, slot, host } => {
+                Ok(self.port(*port)?.set_member(*slot, *host)?)
+            }
+            Step::SetEntry { port, entry } => Ok(self.port(*port)?.set_entry(*entry)?),
+            Step::ForgetDev { port, host } => Ok(self.port(*port)?.remove_dev(*host)?),
+            Step::DeleteLink { index } => Ok(self.nl.delete_link(*index)?),
+            Step::Change { index, change } => Ok(self.nl.set_link(*index, change)?),
+            Step::ChangeDev {
+                place,
+                index,
+                change,
+            } => self.inside(*place, |nl| change_device(nl, *index, change)),
+            Step::RemoveAddress {
+                place,
+                index,
+                address,
+            } => self.inside(*place, |nl| {
+                Ok(nl.delete_address(*index, (*address).into(), 64)?)
+            }),
+            Step::RemovePort { port } => self.remove_port(*port),
+        }
+    }
+
+    fn port(&mut self, parent: u32) -> Result<&mut Port, Error> {
+        use std::collections::btree_map::Entry;
+        match self.ports.entry(parent) {
+            Entry::Occupied(port) => Ok(port.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(self.store.port(parent)?)),
+        }
+    }
+
+    fn remove_port(&mut self, parent: u32) -> Result<(), Error> {
+        let name = self.nl.link(parent, None)?.map(|link| link.name);
+        match self.ports.remove(&parent) {
+            Some(port) => Ok(port.remove(name.as_deref())?),
+            None => Ok(self.store.port(parent)?.remove(name.as_deref())?),
+        }
+    }
+
+    /// Runs `f` with a socket in the namespace where a device lives.
+    fn inside(
+        &mut self,
+        place: Option<Nsid>,
+        f: impl FnOnce(&mut Netlink) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(place) = place else {
+            return f(self.nl);
+        };
+        let Some(ns) = netns::find(self.nl, place)? else {
+            // Held by nothing but an open file or a socket: it cannot be entered. What is missing
+            // there is the device's own look (MAC address, MTU, ARP flag); frames are not affected.
+            log::debug!("network namespace {} cannot be entered", place.0);
+            return Ok(());
+        };
+        ns.enter(|| f(&mut Netlink::open()?))?
+    }
+}
+
+/// Changes a device in the namespace of `nl` and of the calling thread.
+pub(crate) fn change_device(
+    nl: &mut Netlink,
+    index: u32,
+    change: &LinkChange,
+) -> Result<(), Error> {
+    let Some(link) = nl.link(index, None)? else {
+        return Ok(());
+    };
+    let mut change = change.clone();
+    if link.is_up()
+        && let Some(mode) = change.addr_gen_mode.take()
+    {
+        regenerate_link_local(&link, mode)?;
+    }
+    if change != LinkChange::default() {
+        nl.set_link(index, &change)?;
+    }
+    Ok(())
+}
+
+/// Changes how an interface that is up makes its link-local address, and has it make one. Over
+/// netlink the kernel would only take note for the next time it comes up; over the sysctl it acts
+/// (`addrconf_sysctl_addr_gen_mode()`).
+fn regenerate_link_local(link: &Link, mode: AddrGenMode) -> Result<(), Error> {
+    let number = match mode {
+        AddrGenMode::Eui64 => "0",
+        AddrGenMode::None => "1",
+        AddrGenMode::StablePrivacy => "2",
+        AddrGenMode::Random => "3",
+    };
+    let path = Path::new("/proc/sys/net/ipv6/conf")
+        .join(&link.name)
+        .join("addr_gen_mode");
+    fs::write(&path, number).map_err(|source| io_error("write", &path, source))
+}

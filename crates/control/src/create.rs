@@ -1,0 +1,259 @@
+//! Making a device.
+//!
+//! In an order in which it can be given up at every point, by an error or by SIGKILL:
+//!
+//! 1. The port, in a directory of its own that gets its name when it is whole.
+//! 2. The pair of links, both down. The host end's name says whose it is.
+//! 3. The entry in `devs`, without `DEV_READY`.
+//! 4. The program at the host end, then the slot, then what the links still need.
+//! 5. `DEV_READY`. From here on it exists; before, reconcile undoes it.
+//! 6. Up.
+
+use std::os::fd::AsFd as _;
+
+use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
+use ipvlan_datapath_bpf::{Capacity, Port};
+use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Netlink, VethPair};
+
+use crate::agent;
+use crate::api::{Change, Create, set_port};
+use crate::apply::change_device;
+use crate::error::Error;
+use crate::observe::{World, host_name};
+use crate::reconcile::{reconcile, sweep_dead_namespaces};
+use crate::store::{Locked, Store};
+
+/// The host end takes frames of any length that the device may send: the device's own MTU, which
+/// can be changed at any time, is the limit.
+const HOST_MTU: u32 = 65_535;
+const ARPHRD_ETHER: u16 = 1;
+const IFF_LOOPBACK: u32 = 0x8;
+const DEFAULT_NAME: &str = "ipvlan%d";
+
+/// Makes a device.
+///
+/// # Errors
+///
+/// See [`Error`]; nothing is left half-made. [`Error::Agent`] is the one exception: the device
+/// exists, but nobody follows its addresses.
+pub fn create(create: &Create) -> Result<(), Error> {
+    let mut nl = Netlink::open()?;
+    let parent = parent(&mut nl, &create.parent)?;
+    refuse_taken_name(&mut nl, create)?;
+    let store = Store::current()?;
+    let locked = store.lock()?;
+    let made = create_locked(&mut nl, &locked, &parent, create);
+    // With an agent it is the agent who looks at everything; without one, nobody else will.
+    let settled = if made.is_err() || !store.has_agent() {
+        reconcile(&mut nl, &locked).map(|_: World| ())
+    } else {
+        Ok(())
+    };
+    locked.release();
+    made?;
+    settled?;
+    if create.agent && !store.has_agent() {
+        sweep_dead_namespaces();
+        agent::start()?;
+    }
+    Ok(())
+}
+
+/// The parent: Ethernet, not loopback; the driver's own test (`ipvlan_port_create()`). A parent that
+/// is a device of ours stands for its own parent, as in the driver.
+fn parent(nl: &mut Netlink, name: &str) -> Result<Link, Error> {
+    let link = nl
+        .link_by_name(name)?
+        .ok_or_else(|| Error::NoDevice(name.to_owned()))?;
+    let bad = |what| {
+        Err(Error::BadParent {
+            name: name.to_owned(),
+            what,
+        })
+    };
+    if link.flags & IFF_LOOPBACK != 0 {
+        return bad("the loopback device");
+    }
+    if link.layer_type != ARPHRD_ETHER {
+        return bad("a device without MAC addresses");
+    }
+    let Some(device) = crate::show::find_here(nl, link.index)? else {
+        return Ok(link);
+    };
+    match (device.parent_place, nl.link(device.parent_index, None)?) {
+        (crate::Place::Here, Some(parent)) => Ok(parent),
+        _ => bad("an ipvlan device whose parent is in another network namespace"),
+    }
+}
+
+fn refuse_taken_name(nl: &mut Netlink, create: &Create) -> Result<(), Error> {
+    let Some(name) = create.name.as_ref().filter(|name| !name.is_template()) else {
+        return Ok(());
+    };
+    let taken = match &create.netns {
+        None => nl.link_by_name(name.as_str())?,
+        Some(ns) => ns.enter(|| Netlink::open()?.link_by_name(name.as_str()))??,
+    };
+    match taken {
+        Some(_) => Err(Error::Exists(name.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn create_locked(
+    nl: &mut Netlink,
+    locked: &Locked,
+    parent: &Link,
+    create: &Create,
+) -> Result<(), Error> {
+    if !locked.store().has_agent() {
+        let _: World = reconcile(nl, locked)?;
+    }
+    let mut port = port(locked, parent, create)?;
+    let slot = free_slot(&port, parent)?;
+    let host = make_links(nl, &port, parent, slot, create)?;
+    port.set_dev(host.index, DevEntry { slot, bits: 0 })?;
+    port.attach_device(&host.name, host.index)?;
+    port.set_member(slot, host.index)?;
+    let mut entry = port.entry()?;
+    entry.members = entry.members.max(slot + 1);
+    port.set_entry(entry)?;
+    nl.set_link(
+        host.index,
+        &LinkChange {
+            alias: Some(crate::show::alias(parent)?),
+            addr_gen_mode: Some(AddrGenMode::None),
+            ..LinkChange::default()
+        },
+    )?;
+    in_place(
+        nl,
+        create,
+        &host,
+        LinkChange {
+            addr_gen_mode: Some(AddrGenMode::Random),
+            ..LinkChange::default()
+        },
+    )?;
+    let up = parent.is_up() && parent.has_carrier();
+    nl.set_link(
+        host.index,
+        &LinkChange {
+            up: Some(up),
+            ..LinkChange::default()
+        },
+    )?;
+    port.set_dev(
+        host.index,
+        DevEntry {
+            slot,
+            bits: DEV_READY,
+        },
+    )?;
+    if create.up {
+        in_place(
+            nl,
+            create,
+            &host,
+            LinkChange {
+                up: Some(true),
+                ..LinkChange::default()
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// The port of the parent, made if this is its first device.
+fn port(locked: &Locked, parent: &Link, create: &Create) -> Result<Port, Error> {
+    let store = locked.store();
+    if store.port_dir(parent.index).exists() {
+        let mut port = store.port(parent.index)?;
+        set_port(
+            &mut port,
+            Change {
+                mode: create.mode,
+                flag: create.flag,
+            },
+        )?;
+        return Ok(port);
+    }
+    let entry = PortEntry {
+        abi: 0,
+        ifindex: parent.index,
+        members: 0,
+        mtu: parent.mtu,
+        mac: parent.mac.unwrap_or_default(),
+        // The driver's default (`ipvlan_link_new()`).
+        mode: create.mode.unwrap_or(Mode::L3) as u8,
+        flag: create.flag.unwrap_or(Flag::Bridge) as u8,
+        bits: 0,
+    };
+    let dir = locked.new_port_dir();
+    let port = Port::create(&dir, &parent.name, entry, Capacity::default())?;
+    drop(port);
+    locked.adopt(&dir, parent.index)
+}
+
+fn free_slot(port: &Port, parent: &Link) -> Result<u32, Error> {
+    let taken: Vec<u32> = port.devs()?.values().map(|dev| dev.slot).collect();
+    (0..MAX_DEVS)
+        .find(|slot| !taken.contains(slot))
+        .ok_or_else(|| Error::Full {
+            parent: parent.name.clone(),
+            max: MAX_DEVS,
+        })
+}
+
+/// The pair. Returns the host end.
+fn make_links(
+    nl: &mut Netlink,
+    port: &Port,
+    parent: &Link,
+    slot: u32,
+    create: &Create,
+) -> Result<Link, Error> {
+    let host = host_name(parent.index, slot);
+    let noarp = port.entry()?.mode() == Mode::L3;
+    // The kernel gives the peer an index of our choice only if the host end has one, too.
+    let host_index = match create.index {
+        None => None,
+        Some(_) => nl.links(None)?.iter().map(|link| link.index + 1).max(),
+    };
+    nl.create_veth(&VethPair {
+        host_index,
+        host_mtu: Some(HOST_MTU),
+        dev_noarp: noarp,
+        dev_netns: create.netns.as_ref().map(|ns| ns.as_fd()),
+        dev_index: create.index,
+        dev_txqlen: create.txqlen,
+        dev_num_tx_queues: create.num_tx_queues,
+        dev_num_rx_queues: create.num_rx_queues,
+        ..VethPair::new(
+            &host,
+            create
+                .name
+                .as_ref()
+                .map_or(DEFAULT_NAME, |name| name.as_str()),
+            parent.mac.unwrap_or_default(),
+            create.mtu.unwrap_or(parent.mtu),
+        )
+    })?;
+    nl.link_by_name(&host)?.ok_or(Error::NoDevice(host))
+}
+
+/// Changes the device behind a host end, where it was put.
+fn in_place(
+    nl: &mut Netlink,
+    create: &Create,
+    host: &Link,
+    change: LinkChange,
+) -> Result<(), Error> {
+    let Some(index) = host.link else {
+        return Ok(());
+    };
+    match &create.netns {
+        None => change_device(nl, index, &change),
+        Some(ns) => ns.enter(|| change_device(&mut Netlink::open()?, index, &change))?,
+    }
+}

@@ -1,0 +1,221 @@
+//! Observe: what the kernel says now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipvlan_abi::{DevEntry, Owner, PortEntry};
+use ipvlan_datapath_bpf::Port;
+use ipvlan_netlink::{Link, Netlink, Nsid};
+
+use crate::error::Error;
+use crate::store::Store;
+
+/// All that a plan is made from. The namespace is that of the parents.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    /// Its ports, by the parent's ifindex.
+    pub(crate) ports: BTreeMap<u32, PortView>,
+    /// Host ends that no port knows, by ifindex: whoever made them did not get far.
+    pub(crate) strays: BTreeSet<u32>,
+    /// The namespace's own addresses, on any interface.
+    pub(crate) own: BTreeSet<IpAddr>,
+}
+
+/// A port.
+#[derive(Clone, Debug)]
+pub(crate) struct PortView {
+    pub(crate) entry: PortEntry,
+    /// `None`: the parent is gone.
+    pub(crate) parent: Option<Link>,
+    /// By the host end's ifindex.
+    pub(crate) devs: BTreeMap<u32, DevView>,
+    pub(crate) owners: BTreeMap<IpAddr, Owner>,
+    /// By slot, as far as the port says that there are any.
+    pub(crate) members: Vec<u32>,
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub(crate) struct DevView {
+    pub(crate) entry: DevEntry,
+    /// `None`: it was deleted, or its namespace was.
+    pub(crate) host: Option<Link>,
+    /// Where the device lives; `None`: in the parents' namespace.
+    pub(crate) place: Option<Nsid>,
+    /// The device's own end.
+    pub(crate) link: Option<Link>,
+    /// The addresses that it has and may own.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+/// Name of a host end. It says whose it is from the first moment on, before there is any other
+/// place to say it: hexadecimal, so that it fits the 15 bytes of an interface name.
+pub(crate) fn host_name(parent: u32, slot: u32) -> String {
+    format!("ipvh{parent:x}.{slot:x}")
+}
+
+/// The parent and slot in the name of a host end.
+pub(crate) fn parse_host_name(name: &str) -> Option<(u32, u32)> {
+    let (parent, slot) = name.strip_prefix("ipvh")?.split_once('.')?;
+    let parsed = (
+        u32::from_str_radix(parent, 16).ok()?,
+        u32::from_str_radix(slot, 16).ok()?,
+    );
+    // Other spellings of the numbers are other names.
+    (host_name(parsed.0, parsed.1) == name).then_some(parsed)
+}
+
+/// Looks at everything. `nl` is a socket in the parents' namespace.
+pub(crate) fn observe(nl: &mut Netlink, store: &Store) -> Result<World, Error> {
+    let links: BTreeMap<u32, Link> = nl
+        .links(None)?
+        .into_iter()
+        .map(|link| (link.index, link))
+        .collect();
+    let mut world = World::default();
+    for parent in store.ports() {
+        let port = store.port(parent)?;
+        let _: Option<PortView> = world.ports.insert(parent, view(nl, &links, parent, &port)?);
+    }
+    let known: BTreeSet<u32> = world
+        .ports
+        .values()
+        .flat_map(|port| port.devs.keys().copied())
+        .collect();
+    world.strays = links
+        .values()
+        .filter(|link| is_host_end(link) && !known.contains(&link.index))
+        .map(|link| link.index)
+        .collect();
+    // What a device of ours that lives here has is the device's, not the namespace's.
+    let devices: BTreeSet<u32> = world
+        .ports
+        .values()
+        .flat_map(|port| port.devs.values())
+        .filter(|dev| dev.place.is_none())
+        .filter_map(|dev| Some(dev.link.as_ref()?.index))
+        .collect();
+    if !world.ports.is_empty() {
+        world.own = nl
+            .addresses(None, None)?
+            .into_iter()
+            .filter(|address| !devices.contains(&address.index))
+            .map(|address| address.local)
+            .filter(|address| can_be_owned(*address))
+            .collect();
+    }
+    Ok(world)
+}
+
+fn view(
+    nl: &mut Netlink,
+    links: &BTreeMap<u32, Link>,
+    parent: u32,
+    port: &Port,
+) -> Result<PortView, Error> {
+    let entry = port.entry()?;
+    let mut devs = BTreeMap::new();
+    for (host, entry) in port.devs()? {
+        let _: Option<DevView> = devs.insert(host, device(nl, links.get(&host), host, entry)?);
+    }
+    Ok(PortView {
+        entry,
+        parent: links.get(&parent).cloned(),
+        devs,
+        owners: port.owners()?,
+        members: port.members(entry.members)?,
+    })
+}
+
+/// Looks at one device.
+fn device(
+    nl: &mut Netlink,
+    host: Option<&Link>,
+    index: u32,
+    entry: DevEntry,
+) -> Result<DevView, Error> {
+    let mut dev = DevView {
+        entry,
+        host: None,
+        place: None,
+        link: None,
+        addresses: BTreeSet::new(),
+    };
+    // Another interface may have got the number of a deleted one.
+    let Some(host) = host.filter(|link| link.kind.as_deref() == Some("veth")) else {
+        return Ok(dev);
+    };
+    debug_assert_eq!(host.index, index);
+    dev.host = Some(host.clone());
+    dev.place = host.link_nsid;
+    let Some(peer) = host.link else {
+        return Ok(dev);
+    };
+    let found = look(nl, peer, dev.place);
+    let Some((link, addresses)) = found? else {
+        return Ok(dev);
+    };
+    if link.is_up() {
+        dev.addresses = addresses;
+    }
+    dev.link = Some(link);
+    Ok(dev)
+}
+
+/// A device and its addresses; `None` when it, or its namespace, went away just now.
+fn look(
+    nl: &mut Netlink,
+    index: u32,
+    place: Option<Nsid>,
+) -> Result<Option<(Link, BTreeSet<IpAddr>)>, Error> {
+    use nix::errno::Errno::{EINVAL, ENODEV};
+    let gone = |error: &ipvlan_netlink::Error| matches!(error.errno(), EINVAL | ENODEV);
+    let link = match nl.link(index, place) {
+        Ok(Some(link)) => link,
+        Ok(None) => return Ok(None),
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let addresses = match nl.addresses(place, Some(index)) {
+        Ok(addresses) => addresses,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let addresses = addresses
+        .into_iter()
+        // A duplicate that the stack found itself and does not use.
+        .filter(|address| address.flags & libc::IFA_F_DADFAILED == 0)
+        .map(|address| address.local)
+        .filter(|address| can_be_owned(*address))
+        .collect();
+    Ok(Some((link, addresses)))
+}
+
+pub(crate) fn is_host_end(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth") && parse_host_name(&link.name).is_some()
+}
+
+/// Addresses that frames can be sent to from elsewhere.
+fn can_be_owned(address: IpAddr) -> bool {
+    !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_host_ends_are_read_back_and_nothing_else_is() {
+        for (parent, slot) in [(2, 0), (0xfff_ffff, 1023), (26, 10)] {
+            let name = host_name(parent, slot);
+            assert!(name.len() <= 15, "{name} fits an interface name");
+            assert_eq!(parse_host_name(&name), Some((parent, slot)));
+        }
+        for name in [
+            "ipvh", "ipvh2", "ipvh2.", "ipvh.1", "ipvh02.1", "ipvh2.01", "ipvhx.1", "ipvh2.A",
+            "eth0",
+        ] {
+            assert_eq!(parse_host_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Where the state is: pins in a bpffs, and the locks on them.
+//!
+//! ```text
+//! BPFFS/ipvlan/COOKIE/              one network namespace that has parents; its lock
+//!                     IFINDEX/      one port (ipvlan_datapath_bpf::Port)
+//!                     new-PID/      a port that is being made; renamed when it is whole
+//!                     agent/        locked by the agent for as long as it runs
+//! ```
+//!
+//! A directory is locked, not a file, because a bpffs has no files. The lock is the kernel's, so it
+//! goes with its holder, and whatever a killed holder left is in the open for the next one.
+//!
+//! Limits: a bpffs that was mounted twice is two file systems. All calls must see the same one, so
+//! [`prepare`] goes where it is, if this process was put into a mount namespace of its own:
+//! `ip netns exec` mounts a fresh /sys over the one with the bpffs.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use ipvlan_datapath_bpf::Port;
+use ipvlan_netlink::netns::current_cookie;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, statfs};
+
+use crate::error::Error;
+
+const BPFFS: &str = "/sys/fs/bpf";
+const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+const NAME: &str = "ipvlan";
+const AGENT: &str = "agent";
+const NEW: &str = "new-";
+
+/// Makes sure that the machine's bpffs is at /sys/fs/bpf for this process: mounts it where nobody
+/// has, and joins the mount namespace of process 1, or of the oldest ancestor that lets us, where
+/// ours hides it. Call it before any thread is started.
+///
+/// # Errors
+///
+/// [`Error::Kernel`] without BPF, [`Error::Permission`] without the right to mount.
+pub fn prepare() -> Result<(), Error> {
+    if is_bpffs() {
+        return Ok(());
+    }
+    join_home_mounts();
+    if is_bpffs() {
+        return Ok(());
+    }
+    if !Path::new(BPFFS).exists() {
+        return Err(Error::Kernel(format!(
+            "{BPFFS} is missing; it needs CONFIG_BPF_SYSCALL, and sysfs at /sys"
+        )));
+    }
+    match mount(
+        Some("bpf"),
+        BPFFS,
+        Some("bpf"),
+        MsFlags::empty(),
+        Some("mode=0700"),
+    ) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => Err(Error::Permission(format!(
+            "cannot mount a bpffs at {BPFFS}; run as root"
+        ))),
+        Err(Errno::ENODEV) => Err(Error::Kernel(
+            "it has no bpffs; it needs CONFIG_BPF_SYSCALL".into(),
+        )),
+        Err(errno) => Err(io_error("mount bpffs at", Path::new(BPFFS), errno.into())),
+    }
+}
+
+fn is_bpffs() -> bool {
+    statfs(BPFFS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Joins the mounts of the first of our ancestors, oldest first, that has others than we have. A
+/// process that may not look at them stays where it is.
+fn join_home_mounts() {
+    let mine = fs::read_link("/proc/self/ns/mnt").ok();
+    for pid in ancestors() {
+        let path = format!("/proc/{pid}/ns/mnt");
+        let Ok(theirs) = fs::read_link(&path) else {
+            continue;
+        };
+        if Some(theirs) == mine {
+            return;
+        }
+        let Ok(handle) = File::open(&path) else {
+            continue;
+        };
+        if setns(&handle, CloneFlags::CLONE_NEWNS).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Our ancestors, process 1 first.
+fn ancestors() -> Vec<u32> {
+    let mut chain = Vec::new();
+    let mut pid = std::os::unix::process::parent_id();
+    while pid > 1 && chain.len() < 64 {
+        chain.push(pid);
+        // The name, in brackets, may hold anything; what follows is "state parent ...".
+        let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .ok()
+            .and_then(|stat| {
+                stat.rsplit_once(')')?
+                    .1
+                    .split_whitespace()
+                    .nth(1)?
+                    .parse()
+                    .ok()
+            })
+        else {
+            break;
+        };
+        pid = parent;
+    }
+    chain.push(1);
+    chain.reverse();
+    chain
+}
+
+/// The directory of one network namespace. It may not exist.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// That of the calling thread's namespace.
+    pub(crate) fn current() -> Result<Self, Error> {
+        Ok(Self::of(current_cookie()?))
+    }
+
+    /// That of the namespace with this cookie.
+    pub(crate) fn of(cookie: u64) -> Self {
+        Self {
+            dir: Path::new(BPFFS).join(NAME).join(format!("{cookie:x}")),
+        }
+    }
+
+    /// All that exist, the calling thread's among them.
+    pub(crate) fn all() -> Vec<Self> {
+        let root = Path::new(BPFFS).join(NAME);
+        list(&root)
+            .into_iter()
+            .filter_map(|name| u64::from_str_radix(&name, 16).ok())
+            .map(Self::of)
+            .collect()
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.dir.exists()
+    }
+
+    /// Locks it, making it first where it does not exist. Waits for whoever holds the lock.
+    pub(crate) fn lock(&self) -> Result<Locked, Error> {
+        loop {
+            fs::create_dir_all(&self.dir).map_err(|source| match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    Error::Permission(format!("cannot write to {BPFFS}; run as root"))
+                }
+                _ => io_error("create", &self.dir, source),
+            })?;
+            if let Some(locked) = self.lock_existing()? {
+                return Ok(locked);
+            }
+        }
+    }
+
+    /// Locks it if it exists.
+    pub(crate) fn lock_existing(&self) -> Result<Option<Locked>, Error> {
+        let Some(handle) = open(&self.dir)? else {
+            return Ok(None);
+        };
+        let lock = Flock::lock(handle, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| io_error("lock", &self.dir, errno.into()))?;
+        // Whoever had the lock may have removed what we have opened.
+        match fs::metadata(&self.dir) {
+            Ok(now) if lock.metadata().is_ok_and(|then| then.ino() == now.ino()) => {
+                Ok(Some(Locked {
+                    store: self.clone(),
+                    lock,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The parents that have a port.
+    pub(crate) fn ports(&self) -> Vec<u32> {
+        list(&self.dir)
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect()
+    }
+
+    /// Where the port of a parent is, or would be.
+    pub(crate) fn port_dir(&self, parent: u32) -> PathBuf {
+        self.dir.join(parent.to_string())
+    }
+
+    /// Opens the port of a parent.
+    pub(crate) fn port(&self, parent: u32) -> Result<Port, Error> {
+        Ok(Port::open(&self.port_dir(parent))?)
+    }
+
+    /// Becomes the agent of this namespace; `None` when there is one.
+    pub(crate) fn become_agent(&self) -> Result<Option<Flock<File>>, Error> {
+        let dir = self.dir.join(AGENT);
+        loop {
+            fs::create_dir_all(&dir).map_err(|source| io_error("create", &dir, source))?;
+            let Some(handle) = open(&dir)? else { continue };
+            let lock = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, errno)) => return Err(io_error("lock", &dir, errno.into())),
+            };
+            if fs::metadata(&dir)
+                .is_ok_and(|now| lock.metadata().is_ok_and(|then| then.ino() == now.ino()))
+            {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// Whether an agent runs for this namespace.
+    pub(crate) fn has_agent(&self) -> bool {
+        let Ok(Some(handle)) = open(&self.dir.join(AGENT)) else {
+            return false;
+        };
+        matches!(
+            Flock::lock(handle, FlockArg::LockSharedNonblock),
+            Err((_, Errno::EWOULDBLOCK))
+        )
+    }
+}
+
+/// A namespace's directory that nobody else changes meanwhile.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    store: Store,
+    lock: Flock<File>,
+}
+
+impl Locked {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A place to make a port in, and nobody else's: the lock is ours.
+    pub(crate) fn new_port_dir(&self) -> PathBuf {
+        self.store.dir.join(format!("{NEW}{}", std::process::id()))
+    }
+
+    /// What was made in [`Self::new_port_dir`] is whole: it becomes the port of `parent`.
+    pub(crate) fn adopt(&self, dir: &Path, parent: u32) -> Result<Port, Error> {
+        let target = self.store.port_dir(parent);
+        fs::rename(dir, &target).map_err(|source| io_error("rename", dir, source))?;
+        self.store.port(parent)
+    }
+
+    /// Ports that somebody was killed over while making them. The lock is ours, so he is dead.
+    pub(crate) fn remove_abandoned(&self) -> Result<(), Error> {
+        for name in list(&self.store.dir) {
+            if name.starts_with(NEW) {
+                Port::remove_rest(&self.store.dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything is left but perhaps the agent.
+    pub(crate) fn is_empty(&self) -> bool {
+        list(&self.store.dir).iter().all(|name| name == AGENT)
+    }
+
+    /// Gives the lock back, and removes the directory if nothing is in it. An agent that runs keeps
+    /// it: he removes it himself when he ends.
+    pub(crate) fn release(self) {
+        if self.is_empty() && !self.store.has_agent() {
+            self.remove();
+        }
+    }
+
+    /// As [`Self::release`], by the agent, who ends.
+    pub(crate) fn release_with_agent(self, agent: Flock<File>) {
+        if self.is_empty() {
+            self.remove();
+        }
+        drop(agent);
+    }
+
+    fn remove(&self) {
+        // Each of these fails when somebody put something there, and then it has to stay.
+        let _: io::Result<()> = fs::remove_dir(self.store.dir.join(AGENT));
+        let _: io::Result<()> = fs::remove_dir(&self.store.dir);
+        if let Some(root) = self.store.dir.parent() {
+            let _: io::Result<()> = fs::remove_dir(root);
+        }
+        // The directory is open here, and gone: whoever waits for its lock looks again.
+        let _: i32 = self.lock.as_raw_fd();
+    }
+}
+
+fn open(dir: &Path) -> Result<Option<File>, Error> {
+    match File::open(dir) {
+        Ok(handle) => Ok(Some(handle)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::Permission(
+            format!("cannot read {}; run as root", dir.display()),
+        )),
+        Err(source) => Err(io_error("open", dir, source)),
+    }
+}
+
+fn list(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    names
+}
+
+pub(crate) fn io_error(op: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Io {
+        op,
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,111 @@
+//! System calls that nix does not have, or whose answer it does not give. All `unsafe` is here.
+
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use nix::errno::Errno;
+
+/// `NS_GET_NSTYPE` of linux/nsfs.h: `_IO(0xb7, 0x3)`.
+const NS_GET_NSTYPE: libc::Ioctl = nix::request_code_none!(0xb7, 3);
+
+/// One datagram from a netlink socket.
+pub(crate) struct Datagram {
+    pub(crate) len: usize,
+    /// It did not fit the buffer; the rest is lost.
+    pub(crate) truncated: bool,
+    /// Port of the sender. The kernel is 0.
+    pub(crate) port: u32,
+    /// The namespace it comes from (`NETLINK_LISTEN_ALL_NSID`). None: one that has no id here,
+    /// which is then the socket's own.
+    pub(crate) nsid: Option<i32>,
+}
+
+/// `recvmsg(2)` with the sender and the `NETLINK_LISTEN_ALL_NSID` control message.
+///
+/// nix knows no such control message and drops its data.
+pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Datagram, Errno> {
+    // Of u64 so that it is aligned for a cmsghdr.
+    let mut control = [0u64; CONTROL_LEN as usize / size_of::<u64>()];
+    let mut iov = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    // SAFETY: sockaddr_nl and msghdr are C structs of integers and pointers; all zeroes is a value
+    // of both.
+    let (mut from, mut msg): (libc::sockaddr_nl, libc::msghdr) = unsafe { mem::zeroed() };
+    msg.msg_name = (&raw mut from).cast();
+    msg.msg_namelen = SOCKADDR_NL_LEN;
+    msg.msg_iov = &raw mut iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = control.as_mut_ptr().cast();
+    msg.msg_controllen = CONTROL_LEN.into();
+    // SAFETY: every pointer in msg is to a local or to buf, all of which outlive the call, with the
+    // length of what it points to beside it: from and SOCKADDR_NL_LEN, iov and 1, buf and its len,
+    // control and CONTROL_LEN. They are writable and not otherwise borrowed during the call.
+    let len = Errno::result(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut msg, 0) })?;
+
+    let mut nsid = None;
+    // SAFETY: msg was filled by a recvmsg that succeeded; msg_control still points to control,
+    // which is alive, and msg_controllen was set by the kernel to what it wrote there.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const msg) };
+    while !next.is_null() {
+        // SAFETY: next is not null and comes from CMSG_FIRSTHDR or CMSG_NXTHDR, which answer only
+        // headers that lie as a whole inside control; control is aligned for one.
+        let header = unsafe { ptr::read(next) };
+        if header.cmsg_level == libc::SOL_NETLINK
+            && header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID
+        {
+            // SAFETY: a control message of this type is one int (netlink_cmsg_listen_all_nsid() in
+            // net/netlink/af_netlink.c), so 4 bytes are readable behind the header; read_unaligned
+            // asks for no alignment, and any bit pattern is an i32.
+            nsid = Some(unsafe { ptr::read_unaligned(libc::CMSG_DATA(next).cast::<i32>()) });
+        }
+        // SAFETY: as for CMSG_FIRSTHDR, and next is a header of this very message.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const msg, next) };
+    }
+    Ok(Datagram {
+        // Errno::result() has taken the only negative number away.
+        len: len.cast_unsigned(),
+        truncated: msg.msg_flags & libc::MSG_TRUNC != 0,
+        port: from.nl_pid,
+        nsid,
+    })
+}
+
+/// The only control message needs `CMSG_SPACE(4)`, 24 bytes. A u8 because the field for it is a
+/// u32 with musl and a usize with glibc.
+const CONTROL_LEN: u8 = 64;
+
+#[expect(clippy::cast_possible_truncation, reason = "12 bytes")]
+const SOCKADDR_NL_LEN: libc::socklen_t = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+
+/// `SO_NETNS_COOKIE`: the cookie of the namespace a socket belongs to. Linux 5.14.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const LEN: libc::socklen_t = 8;
+    let mut cookie = 0u64;
+    let mut len = LEN;
+    // SAFETY: cookie is 8 writable bytes and len says so; both are locals that outlive the call.
+    // Any bit pattern is a u64.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    let _: libc::c_int = Errno::result(done)?;
+    if len == LEN {
+        Ok(cookie)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+/// `NS_GET_NSTYPE`: the `CLONE_NEW*` flag of the namespace behind `fd`. `ENOTTY`: it is none.
+pub(crate) fn ns_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, Errno> {
+    // SAFETY: this request has no argument and touches no memory of the caller.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) })
+}
