@@ -319,11 +319,9 @@ impl Net {
         };
         let ours = |mode: &str| {
             let args = [
-                "link", "add", "link", "eth0", "name", &dev, "type", "ipvlan", "mode", mode,
-            ]
-            .into_iter()
-            .chain(["netns", ns])
-            .collect::<Vec<_>>();
+                "link", "add", "link", "eth0", "name", &dev, "netns", ns, "type", "ipvlan", "mode",
+                mode,
+            ];
             self.host.inside(|| run(&maker.ipvlan, &args))?
         };
         match self.topology {

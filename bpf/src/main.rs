@@ -14,13 +14,13 @@ mod skb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::DropReason;
-use ipvlan_core::{Action, rx, tx};
+use ipvlan_core::{Action, Fix, rx, tx};
 
 use crate::skb::{NEXT, Skb, Tables, port};
 
 /// tc ingress of the parent: frames from the wire.
 #[classifier]
-pub fn parent_ingress(ctx: TcContext) -> i32 {
+fn parent_ingress(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let Some(port) = port() else { return NEXT };
     if !skb.pull() {
@@ -40,7 +40,7 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
 
 /// tc ingress of a host end: frames that the device sent.
 #[classifier]
-pub fn device_egress(ctx: TcContext) -> i32 {
+fn device_egress(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let Some(port) = port() else {
         return skb.shot(DropReason::NoPort as u32);
@@ -49,8 +49,18 @@ pub fn device_egress(ctx: TcContext) -> i32 {
         return skb.shot(DropReason::Rewrite as u32);
     }
     let verdict = tx(port, skb.ifindex(), &skb, &Tables);
-    if !verdict.fix().is_nothing() && !skb.rewrite(port, verdict.fix()) {
-        return skb.shot(DropReason::Rewrite as u32);
+    let fix = verdict.fix();
+    if !fix.is_nothing() && verdict.action() != Action::Drop {
+        if fix.has(Fix::SEALED) {
+            match skb.has_pending_checksum() {
+                Some(false) => {}
+                Some(true) => return skb.shot(DropReason::ChecksumPending as u32),
+                None => return skb.shot(DropReason::Rewrite as u32),
+            }
+        }
+        if !skb.rewrite(port, fix) {
+            return skb.shot(DropReason::Rewrite as u32);
+        }
     }
     match verdict.action() {
         Action::Deliver => skb.deliver(port, verdict.owner()),
@@ -70,7 +80,7 @@ pub fn device_egress(ctx: TcContext) -> i32 {
 /// For `bpf_prog_test_run` only: the decisions alone, to be compared with the native build. The
 /// mark says which: 0 is rx, anything else is the sending host end of tx.
 #[classifier]
-pub fn decide(ctx: TcContext) -> i32 {
+fn decide(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let Some(port) = port() else { return -2 };
     if !skb.pull() {
@@ -80,8 +90,7 @@ pub fn decide(ctx: TcContext) -> i32 {
         0 => rx(port, &skb, &Tables),
         sender => tx(port, sender, &skb, &Tables),
     };
-    let bits = verdict.to_bits();
-    skb.set_cb([bits as u32, (bits >> 32) as u32, 0, 0, 0]);
+    skb.set_cb(verdict.to_bits());
     0
 }
 

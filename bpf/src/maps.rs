@@ -6,24 +6,25 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
 use ipvlan_abi::{DevEntry, DropKey, MAX_DEVS, MAX_OWNERS, Owner, PortEntry};
 
 #[map]
-pub static PORT: Array<PortEntry> = Array::with_max_entries(1, 0);
+pub(crate) static PORT: Array<PortEntry> = Array::with_max_entries(1, 0);
 
 // No preallocation: a port has a handful of addresses, and room for 65,536. It also keeps an entry
 // in its place until the last reader has left, so a reference into the map stays what it was.
 #[map]
-pub static OWNERS4: HashMap<[u8; 4], Owner> =
+pub(crate) static OWNERS4: HashMap<[u8; 4], Owner> =
     HashMap::with_max_entries(MAX_OWNERS, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static OWNERS6: HashMap<[u8; 16], Owner> =
+pub(crate) static OWNERS6: HashMap<[u8; 16], Owner> =
     HashMap::with_max_entries(MAX_OWNERS, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static DEVS: HashMap<u32, DevEntry> = HashMap::with_max_entries(MAX_DEVS, BPF_F_NO_PREALLOC);
+pub(crate) static DEVS: HashMap<u32, DevEntry> =
+    HashMap::with_max_entries(MAX_DEVS, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static MEMBERS: Array<u32> = Array::with_max_entries(MAX_DEVS, 0);
+pub(crate) static MEMBERS: Array<u32> = Array::with_max_entries(MAX_DEVS, 0);
 
 #[map]
-pub static DROPS: PerCpuHashMap<DropKey, u64> =
+pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
     PerCpuHashMap::with_max_entries(MAX_DEVS * 4, BPF_F_NO_PREALLOC);

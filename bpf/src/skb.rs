@@ -5,6 +5,10 @@
 //! The packet is never written through a pointer. A program that does gets a prologue that unshares
 //! every packet, and TCP sends all of its packets shared; the helpers that write cost more, but are
 //! called for foreign MAC addresses only.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths below DEPTH, and helpers that answer with an i32 in an i64"
+)]
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC,
@@ -22,7 +26,7 @@ use ipvlan_core::{DEPTH, Fix, Frame, Owners};
 use crate::maps::{DROPS, MEMBERS, OWNERS4, OWNERS6, PORT};
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
-pub const NEXT: i32 = TC_ACT_UNSPEC;
+pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
@@ -30,19 +34,19 @@ const VLAN_ID_MASK: u32 = 0x0fff;
 
 /// The port that this object was loaded for.
 #[inline(always)]
-pub fn port() -> Option<&'static PortEntry> {
+pub(crate) fn port() -> Option<&'static PortEntry> {
     PORT.get(0)
 }
 
 /// The packet that a hook was called with.
 #[derive(Clone, Copy)]
-pub struct Skb {
+pub(crate) struct Skb {
     raw: *mut __sk_buff,
 }
 
 impl Skb {
     #[inline(always)]
-    pub fn new(ctx: &TcContext) -> Self {
+    pub(crate) fn new(ctx: &TcContext) -> Self {
         Self { raw: ctx.skb.skb }
     }
 
@@ -55,13 +59,13 @@ impl Skb {
 
     /// The interface on which it came.
     #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
+    pub(crate) fn ifindex(&self) -> u32 {
         self.raw().ifindex
     }
 
     /// Makes readable what the decision may want to read. False: no memory.
     #[inline(always)]
-    pub fn pull(&self) -> bool {
+    pub(crate) fn pull(&self) -> bool {
         self.pull_to(SHALLOW) && (!is_deep(self) || self.pull_to(DEPTH))
     }
 
@@ -77,22 +81,22 @@ impl Skb {
         unsafe { bpf_skb_pull_data(self.raw, want as u32) == 0 }
     }
 
-    /// Leaves the decision where a test run can read it.
+    /// Leaves the decision where a test run can read it: the lower half first.
     #[inline(always)]
-    pub fn set_cb(&self, words: [u32; 5]) {
+    pub(crate) fn set_cb(&self, bits: u64) {
         // SAFETY: as in `raw`; `cb` is writable for this type of program, and nothing else holds a
         // reference to it.
-        unsafe { (*self.raw).cb = words };
+        unsafe { (*self.raw).cb = [bits as u32, (bits >> 32) as u32, 0, 0, 0] };
     }
 
     /// The word that a test run passed in.
     #[inline(always)]
-    pub fn mark(&self) -> u32 {
+    pub(crate) fn mark(&self) -> u32 {
         self.raw().mark
     }
 
     /// Counts, and lets the packet die.
-    pub fn shot(&self, reason: u32) -> i32 {
+    pub(crate) fn shot(&self, reason: u32) -> i32 {
         self.count(reason);
         TC_ACT_SHOT
     }
@@ -115,7 +119,7 @@ impl Skb {
 
     /// To a device.
     #[inline(always)]
-    pub fn deliver(&self, port: &PortEntry, owner: Owner) -> i32 {
+    pub(crate) fn deliver(&self, port: &PortEntry, owner: Owner) -> i32 {
         if owner.kind != OWNER_PEER {
             // SAFETY: a helper call with scalars.
             return unsafe { bpf_redirect(owner.ifindex, 0) as i32 };
@@ -131,7 +135,7 @@ impl Skb {
 
     /// Out of the parent.
     #[inline(always)]
-    pub fn wire(&self, port: &PortEntry) -> i32 {
+    pub(crate) fn wire(&self, port: &PortEntry) -> i32 {
         // SAFETY: a helper call with scalars.
         unsafe { bpf_redirect(port.ifindex, 0) as i32 }
     }
@@ -141,21 +145,21 @@ impl Skb {
     /// Without a next hop the helper looks the route up as the driver does: from any source, out of
     /// this parent and no other.
     #[inline(always)]
-    pub fn route(&self, port: &PortEntry) -> i32 {
+    pub(crate) fn route(&self, port: &PortEntry) -> i32 {
         // SAFETY: a helper call with scalars; no parameters, so none are read.
         unsafe { bpf_redirect_neigh(port.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
     }
 
     /// Into the parent's stack.
     #[inline(always)]
-    pub fn parent(&self, port: &PortEntry) -> i32 {
+    pub(crate) fn parent(&self, port: &PortEntry) -> i32 {
         // SAFETY: a helper call with scalars.
         unsafe { bpf_redirect(port.ifindex, u64::from(BPF_F_INGRESS)) as i32 }
     }
 
     /// A copy to every device but the one behind `sender`.
     #[inline(always)]
-    pub fn flood(&self, port: &PortEntry, sender: u32) {
+    pub(crate) fn flood(&self, port: &PortEntry, sender: u32) {
         for slot in 0..MAX_DEVS {
             if slot >= port.members {
                 break;
@@ -174,9 +178,33 @@ impl Skb {
         }
     }
 
+    /// Whether a checksum is still to be written into it (`CHECKSUM_PARTIAL`), wherever that may be.
+    /// `None`: no memory.
+    ///
+    /// No helper tells. But the one that adjusts a checksum leaves the bytes alone in this case, so
+    /// let it adjust two bytes, look, and put them back.
+    #[inline(always)]
+    pub(crate) fn has_pending_checksum(&self) -> Option<bool> {
+        const SCRATCH: u32 = 14;
+        let mut before = [0_u16; 1];
+        let mut after = [0_u16; 1];
+        // SAFETY: helper calls with the program's own context and buffers of the 2 bytes given.
+        unsafe {
+            let skb = self.raw;
+            if bpf_skb_load_bytes(skb.cast(), SCRATCH, before.as_mut_ptr().cast(), 2) != 0
+                || bpf_l4_csum_replace(skb, SCRATCH, 0, 1, 2) != 0
+                || bpf_skb_load_bytes(skb.cast(), SCRATCH, after.as_mut_ptr().cast(), 2) != 0
+                || bpf_skb_store_bytes(skb, SCRATCH, before.as_ptr().cast(), 2, 0) != 0
+            {
+                return None;
+            }
+        }
+        Some(before[0] == after[0])
+    }
+
     /// Writes the parent's MAC address where `fix` says. False: no memory.
     #[inline(always)]
-    pub fn rewrite(&self, port: &PortEntry, fix: Fix) -> bool {
+    pub(crate) fn rewrite(&self, port: &PortEntry, fix: Fix) -> bool {
         const DESTINATION: u32 = 0;
         const SOURCE: u32 = 6;
         const ARP_SENDER: u32 = 14 + 8;
@@ -223,7 +251,7 @@ impl Skb {
             if !self.store(option, mac, u64::from(BPF_F_RECOMPUTE_CSUM)) {
                 return false;
             }
-            bpf_l4_csum_replace(self.raw, checksum, 0, diff as u64, 0) == 0
+            bpf_l4_csum_replace(self.raw, checksum, 0, diff.cast_unsigned(), 0) == 0
         }
     }
 }
@@ -268,7 +296,7 @@ impl Frame for Skb {
 }
 
 /// The address tables of this port.
-pub struct Tables;
+pub(crate) struct Tables;
 
 impl Owners for Tables {
     #[inline(always)]

@@ -1,2 +1,64 @@
-//! stub
-fn main() {}
+//! The project's chores, one verb each: `cargo xtask VERB`.
+//!
+//! Every check that a machine makes is a verb here, so that a person can make it too. A verb that
+//! cannot do all of its work says in one line what is missing and how to get it, and fails; where
+//! it can do part of it (`bpf --check` without the eBPF toolchain) it says which part it did.
+
+use std::process::ExitCode;
+
+mod apt;
+mod bpf;
+mod ci;
+mod demo;
+mod deps;
+mod lint;
+mod run;
+mod sources;
+mod test;
+mod toolchain;
+mod vm;
+mod workspace;
+
+use run::{Result, fail};
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  bpf [--check]           build the eBPF object; --check: compare with the committed one
+  test [--no-root] [--no-vm] [-- ARGS]
+                          every test; ARGS go to the test runner
+  lint                    format, clippy, rustdoc, crate arrows, no_std, licences
+  deps                    which crate may depend on which
+  demo                    a short tour on this machine
+  vm KERNEL [OPTIONS] -- COMMAND [ARGS]
+                          run a command under a Debian kernel that has the ipvlan driver
+  ci                      what .ci/run runs: lint, bpf --check, test";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match verb(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn verb(args: &[&str]) -> Result<ExitCode> {
+    match args {
+        ["bpf"] => bpf::build()?,
+        ["bpf", "--check"] => bpf::check()?,
+        ["test", rest @ ..] => test::test(&test::Options::parse(rest)?)?,
+        ["lint"] => lint::lint()?,
+        ["deps"] => deps::deps()?,
+        ["demo"] => demo::demo()?,
+        ["vm", rest @ ..] => return vm::vm(&vm::Options::parse(rest)?),
+        ["ci"] => ci::ci()?,
+        ["help" | "-h" | "--help"] => println!("{USAGE}"),
+        [] => return Err(fail(USAGE)),
+        [other, ..] => return Err(fail(format!("no such verb or option: {other}\n{USAGE}"))),
+    }
+    Ok(ExitCode::SUCCESS)
+}

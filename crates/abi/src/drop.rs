@@ -30,7 +30,7 @@ pub enum DropReason {
     ExtensionHeaders = 7,
     /// Sibling traffic on a port in private mode.
     Private = 8,
-    /// L3 modes carry IP only; this was ARP or another EtherType.
+    /// L3 modes carry IP only; this was ARP, neighbour discovery or another EtherType.
     NotIp = 9,
     /// L3 modes carry no broadcast and no multicast.
     Group = 10,
@@ -44,11 +44,17 @@ pub enum DropReason {
     Copy = 14,
     /// A frame with a foreign MAC address could not be rewritten, for want of memory.
     Rewrite = 15,
+    /// The device sent an IEEE 802.3 length instead of an EtherType. What follows, LLC or SNAP, can
+    /// carry ARP where nobody looks for it (RFC 1042).
+    Llc = 16,
+    /// The device sent ARP or ND with a checksum that is still to be written. It would be written
+    /// behind us, over the MAC address that we looked at.
+    ChecksumPending = 17,
 }
 
 impl DropReason {
     /// All of them, by number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::None,
         Self::Runt,
         Self::Vlan,
@@ -65,6 +71,8 @@ impl DropReason {
         Self::NoPort,
         Self::Copy,
         Self::Rewrite,
+        Self::Llc,
+        Self::ChecksumPending,
     ];
 
     /// The word for counters, JSON keys and documentation.
@@ -86,6 +94,8 @@ impl DropReason {
             Self::NoPort => "no_port",
             Self::Copy => "copy",
             Self::Rewrite => "rewrite",
+            Self::Llc => "llc",
+            Self::ChecksumPending => "checksum_pending",
         }
     }
 
@@ -119,6 +129,6 @@ mod tests {
             assert_eq!(reason as u32, number);
             assert_eq!(DropReason::from_number(number), Some(reason));
         }
-        assert_eq!(DropReason::from_number(16), None);
+        assert_eq!(DropReason::from_number(18), None);
     }
 }

@@ -71,6 +71,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         store,
         parents: Nsid(0),
         devices: Vec::new(),
+        complaint: None,
     };
     agent.parents = agent.nl.assign_nsid(home.as_fd())?;
     let first = agent.look(&home);
@@ -96,6 +97,8 @@ struct Agent {
     parents: Nsid,
     /// Ids of the namespaces that devices live in, in the agent's own.
     devices: Vec<Nsid>,
+    /// What was complained of last, until all is well again.
+    complaint: Option<String>,
 }
 
 /// What one look came to.
@@ -146,21 +149,30 @@ impl Agent {
             look = match netns::find(&mut self.nl, self.parents)? {
                 Some(home) => self.look(&home),
                 None => {
-                    if !complained {
-                        log::warn!("the network namespace of the parents cannot be entered");
-                    }
+                    self.complain("the network namespace of the parents cannot be entered".into());
                     Look::Again
                 }
             };
         }
     }
 
+    /// Says what is wrong, but not every second.
+    fn complain(&mut self, what: String) {
+        if self.complaint.as_ref() != Some(&what) {
+            log::warn!("{what}");
+            self.complaint = Some(what);
+        }
+    }
+
     /// Gives ids, then reconciles.
     fn look(&mut self, home: &NetNs) -> Look {
         match self.give_ids().and_then(|()| self.reconcile(home)) {
-            Ok(look) => look,
+            Ok(look) => {
+                self.complaint = None;
+                look
+            }
             Err(error) => {
-                log::warn!("{error}");
+                self.complain(error.to_string());
                 Look::Again
             }
         }

@@ -9,7 +9,7 @@ use ipvlan_netlink::{IfName, Link, NetNs, Netlink};
 use crate::error::Error;
 use crate::observe::World;
 use crate::reconcile::{reconcile, reconcile_if_any};
-use crate::show::show;
+use crate::show::Origin;
 use crate::store::Store;
 
 /// A device to be made.
@@ -98,11 +98,11 @@ pub struct Shown {
 /// See [`Error`]; [`Error::NotOurs`] when it is something else.
 pub fn delete(name: &str) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
-    let device = find(&mut nl, name)?;
+    let (link, origin) = find(&mut nl, name)?;
     // The other end goes with it, and with that end whatever holds on to it.
-    nl.delete_link(device.link.index)?;
+    nl.delete_link(link.index)?;
     // A container that deletes its device may not be where the parent is; there, the agent sees it.
-    if device.parent_place == Place::Here {
+    if origin.nsid.is_none() {
         reconcile_if_any(&mut nl)?;
     }
     Ok(())
@@ -115,16 +115,16 @@ pub fn delete(name: &str) -> Result<(), Error> {
 /// See [`Error`]; [`Error::Permission`] from within a namespace that does not hold the parent.
 pub fn change(name: &str, change: Change) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
-    let device = find(&mut nl, name)?;
-    if device.parent_place != Place::Here {
+    let (_, origin) = find(&mut nl, name)?;
+    if origin.nsid.is_some() {
         return Err(Error::Permission(format!(
             "mode and flag belong to all devices of a parent, and the parent of \"{name}\" is in \
              another network namespace; change them there"
         )));
     }
-    let store = Store::current()?;
+    let store = Store::of(origin.cookie);
     let locked = store.lock()?;
-    let mut port = store.port(device.parent_index)?;
+    let mut port = store.port(origin.parent)?;
     set_port(&mut port, change)?;
     let _: World = reconcile(&mut nl, &locked)?;
     locked.release();
@@ -143,17 +143,17 @@ pub(crate) fn set_port(port: &mut Port, change: Change) -> Result<(), Error> {
 }
 
 /// The device `name` of this namespace, if it is one of ours.
-fn find(nl: &mut Netlink, name: &str) -> Result<Shown, Error> {
+fn find(nl: &mut Netlink, name: &str) -> Result<(Link, Origin), Error> {
     let link = nl
         .link_by_name(name)?
         .ok_or_else(|| Error::NoDevice(name.to_owned()))?;
-    show()?
-        .into_iter()
-        .find(|device| device.place == Place::Here && device.link.index == link.index)
-        .ok_or_else(|| Error::NotOurs {
+    match Origin::of(nl, &link)? {
+        Some(origin) => Ok((link, origin)),
+        None => Err(Error::NotOurs {
             name: name.to_owned(),
             kind: link
                 .kind
                 .unwrap_or_else(|| "a device without a kind".to_owned()),
-        })
+        }),
+    }
 }

@@ -21,6 +21,7 @@ use crate::apply::change_device;
 use crate::error::Error;
 use crate::observe::{World, host_name};
 use crate::reconcile::{reconcile, sweep_dead_namespaces};
+use crate::show::{Origin, alias};
 use crate::store::{Locked, Store};
 
 /// The host end takes frames of any length that the device may send: the device's own MTU, which
@@ -51,7 +52,10 @@ pub fn create(create: &Create) -> Result<(), Error> {
     };
     locked.release();
     made?;
-    settled?;
+    if let Err(error) = settled {
+        // The device is whole. What is not as it should be was not so before, or is another's.
+        log::warn!("{error}");
+    }
     if create.agent && !store.has_agent() {
         sweep_dead_namespaces();
         agent::start()?;
@@ -77,12 +81,14 @@ fn parent(nl: &mut Netlink, name: &str) -> Result<Link, Error> {
     if link.layer_type != ARPHRD_ETHER {
         return bad("a device without MAC addresses");
     }
-    let Some(device) = crate::show::find_here(nl, link.index)? else {
-        return Ok(link);
-    };
-    match (device.parent_place, nl.link(device.parent_index, None)?) {
-        (crate::Place::Here, Some(parent)) => Ok(parent),
-        _ => bad("an ipvlan device whose parent is in another network namespace"),
+    match Origin::of(nl, &link)? {
+        None => Ok(link),
+        Some(Origin {
+            nsid: None, parent, ..
+        }) => nl
+            .link(parent, None)?
+            .ok_or_else(|| Error::NoDevice(name.to_owned())),
+        Some(_) => bad("an ipvlan device whose parent is in another network namespace"),
     }
 }
 
@@ -121,7 +127,7 @@ fn create_locked(
     nl.set_link(
         host.index,
         &LinkChange {
-            alias: Some(crate::show::alias(parent)?),
+            alias: Some(alias(parent)?),
             addr_gen_mode: Some(AddrGenMode::None),
             ..LinkChange::default()
         },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipvlan_abi::{DropReason, OWNER_PARENT};
+use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::{self, current_cookie};
 use ipvlan_netlink::{Link, Netlink, Nsid};
 
@@ -33,6 +34,51 @@ fn parse_alias(alias: &str) -> Option<(u32, u64)> {
     Some((parent.parse().ok()?, u64::from_str_radix(cookie, 16).ok()?))
 }
 
+/// Where a device of this namespace comes from.
+pub(crate) struct Origin {
+    /// Cookie of the namespace that the parent is in.
+    pub(crate) cookie: u64,
+    /// Id of that namespace; `None`: this one.
+    pub(crate) nsid: Option<Nsid>,
+    pub(crate) parent: u32,
+    host_index: u32,
+    port: Port,
+}
+
+impl Origin {
+    /// `None`: the link is none of ours.
+    pub(crate) fn of(nl: &mut Netlink, link: &Link) -> Result<Option<Self>, Error> {
+        let (Some(host_index), Some("veth")) = (link.link, link.kind.as_deref()) else {
+            return Ok(None);
+        };
+        // A namespace without the right to look there sees a plain veth.
+        let Ok(Some(host)) = nl.link(host_index, link.link_nsid) else {
+            return Ok(None);
+        };
+        let Some((parent, cookie)) = host
+            .alias
+            .as_deref()
+            .filter(|_| is_host_end(&host))
+            .and_then(parse_alias)
+        else {
+            return Ok(None);
+        };
+        let Ok(port) = Store::of(cookie).port(parent) else {
+            return Ok(None);
+        };
+        if !port.devs()?.contains_key(&host_index) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            cookie,
+            nsid: link.link_nsid,
+            parent,
+            host_index,
+            port,
+        }))
+    }
+}
+
 /// Every device that lives in the calling thread's namespace, or whose parent does. Those here
 /// first, then by parent and number.
 ///
@@ -41,10 +87,14 @@ fn parse_alias(alias: &str) -> Option<(u32, u64)> {
 /// See [`Error`].
 pub fn show() -> Result<Vec<Shown>, Error> {
     let mut nl = Netlink::open()?;
-    let mut all = children(&mut nl)?;
-    for link in nl.links(None)? {
-        if let Some(device) = guest(&mut nl, link)? {
-            all.push(device);
+    let links = nl.links(None)?;
+    let names = Names(netns::names(&mut nl));
+    let mut all = children(&mut nl, &names)?;
+    for link in links {
+        if let Some(origin) = Origin::of(&mut nl, &link)?
+            && origin.nsid.is_some()
+        {
+            all.push(guest(&mut nl, &names, link, &origin)?);
         }
     }
     all.sort_by_key(|device| {
@@ -58,40 +108,36 @@ pub fn show() -> Result<Vec<Shown>, Error> {
     Ok(all)
 }
 
-/// The device with this index of the calling thread's namespace, if it is ours.
-pub(crate) fn find_here(nl: &mut Netlink, index: u32) -> Result<Option<Shown>, Error> {
-    let Some(link) = nl.link(index, None)? else {
-        return Ok(None);
-    };
-    if link.kind.as_deref() != Some("veth") {
-        return Ok(None);
+struct Names(BTreeMap<Nsid, String>);
+
+impl Names {
+    fn place(&self, id: Option<Nsid>) -> Place {
+        match id {
+            None => Place::Here,
+            Some(id) => self
+                .0
+                .get(&id)
+                .map_or(Place::Unnamed(id.0), |name| Place::Named(name.clone())),
+        }
     }
-    Ok(show()?
-        .into_iter()
-        .find(|device| device.place == Place::Here && device.link.index == index))
 }
 
 /// The devices of the parents of this namespace, wherever they live.
-fn children(nl: &mut Netlink) -> Result<Vec<Shown>, Error> {
+fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
     let store = Store::current()?;
     if !store.exists() {
         return Ok(Vec::new());
     }
     let world: World = observe(nl, &store)?;
-    let mut names = BTreeMap::new();
     let mut all = Vec::new();
     for (parent, view) in &world.ports {
         let drops = store.port(*parent)?.drops()?;
         for (host, dev) in &view.devs {
             let Some(link) = &dev.link else { continue };
-            let place = match dev.place {
-                None => Place::Here,
-                Some(id) => names.entry(id).or_insert_with(|| named(nl, id)).clone(),
-            };
             let (owned, refused) = addresses(view, *host);
             all.push(Shown {
                 link: link.clone(),
-                place,
+                place: names.place(dev.place),
                 parent: view
                     .parent
                     .as_ref()
@@ -133,58 +179,38 @@ fn reasons(drops: &[(ipvlan_abi::DropKey, u64)], host: u32) -> Vec<(DropReason, 
     counts
 }
 
-fn named(nl: &mut Netlink, id: Nsid) -> Place {
-    netns::name_of(nl, id).map_or(Place::Unnamed(id.0), Place::Named)
-}
-
 /// A device that lives here and whose parent does not: what a container sees of its own.
-fn guest(nl: &mut Netlink, link: Link) -> Result<Option<Shown>, Error> {
-    let (Some(host_index), Some(id), Some("veth")) =
-        (link.link, link.link_nsid, link.kind.as_deref())
-    else {
-        return Ok(None);
-    };
-    // A namespace without the right to look there sees a plain veth.
-    let Ok(Some(host)) = nl.link(host_index, Some(id)) else {
-        return Ok(None);
-    };
-    let Some((parent, cookie)) = host
-        .alias
-        .as_deref()
-        .filter(|_| is_host_end(&host))
-        .and_then(parse_alias)
-    else {
-        return Ok(None);
-    };
-    let Ok(port) = Store::of(cookie).port(parent) else {
-        return Ok(None);
-    };
-    let Some(dev) = port.devs()?.get(&host_index).copied() else {
-        return Ok(None);
-    };
+fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result<Shown, Error> {
+    let Origin {
+        nsid,
+        parent,
+        host_index,
+        port,
+        ..
+    } = origin;
     let entry = port.entry()?;
     let owned = port
         .owners()?
         .into_iter()
-        .filter(|(_, owner)| owner.ifindex == host_index && owner.kind != OWNER_PARENT)
+        .filter(|(_, owner)| owner.ifindex == *host_index && owner.kind != OWNER_PARENT)
         .map(|(address, _)| address)
         .collect();
-    Ok(Some(Shown {
+    Ok(Shown {
         place: Place::Here,
         parent: nl
-            .link(parent, Some(id))?
+            .link(*parent, *nsid)?
             .map_or_else(String::new, |link| link.name),
-        parent_index: parent,
-        parent_place: named(nl, id),
-        host_index,
+        parent_index: *parent,
+        parent_place: names.place(*nsid),
+        host_index: *host_index,
         mode: entry.mode(),
         flag: entry.flag(),
-        slot: dev.slot,
+        slot: port.devs()?.get(host_index).map_or(0, |dev| dev.slot),
         owned,
         refused: Vec::new(),
-        drops: reasons(&port.drops()?, host_index),
+        drops: reasons(&port.drops()?, *host_index),
         link,
-    }))
+    })
 }
 
 #[cfg(test)]

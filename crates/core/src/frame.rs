@@ -17,6 +17,10 @@ pub(crate) const RARP: u16 = 0x8035;
 pub(crate) const IPV6: u16 = 0x86dd;
 pub(crate) const VLAN: u16 = 0x8100;
 pub(crate) const VLAN_SERVICE: u16 = 0x88a8;
+/// Service tag before it was standardised.
+pub(crate) const VLAN_OLD: u16 = 0x9100;
+/// Smaller numbers are lengths (IEEE 802.3).
+pub(crate) const FIRST_ETHERTYPE: u16 = 0x0600;
 
 /// A frame, from its Ethernet header on, with what the kernel already knows of it.
 pub trait Frame {

@@ -10,6 +10,9 @@
 //! * more than one link-layer option, one of another length than Ethernet's, or more options than
 //!   [`OPTIONS`]. No message of RFC 4861 needs that.
 //!
+//! An ND message whose checksum is still to be written is refused as well ([`Fix::SEALED`]): where it
+//! will be written is the sender's choice.
+//!
 //! A later fragment shows nothing of ND to anybody before it is put together, and then it is
 //! discarded; encrypted payload (ESP) cannot be ND for the LAN. Both go out.
 //!
@@ -64,8 +67,43 @@ pub(crate) fn solicited<F: Frame>(frame: &F) -> Option<&[u8; 16]> {
 /// address that is not `own`; or why it must not leave.
 #[inline(always)]
 pub(crate) fn inspect<F: Frame>(own: Mac, frame: &F) -> Result<Fix, DropReason> {
-    let Some(head) = frame.at::<8>(ETHERNET) else {
+    let Message { at, end, fixed } = find(frame)?;
+    if fixed == 0 {
         return Ok(Fix::NOTHING);
+    }
+    Ok(options(own, frame, at, end, fixed)?.and(Fix::SEALED))
+}
+
+/// Whether an IPv6 frame is ND; or why it must not leave.
+#[inline(always)]
+pub(crate) fn is_nd<F: Frame>(frame: &F) -> Result<bool, DropReason> {
+    Ok(find(frame)?.fixed != 0)
+}
+
+/// Where an ND message is.
+#[derive(Clone, Copy)]
+struct Message {
+    /// Offset of the ICMPv6 header.
+    at: usize,
+    /// Offset of what is behind the packet.
+    end: usize,
+    /// Bytes before the first option; 0: there is no ND message.
+    fixed: usize,
+}
+
+impl Message {
+    const NONE: Self = Self {
+        at: 0,
+        end: 0,
+        fixed: 0,
+    };
+}
+
+/// Walks the headers in front of a possible ND message.
+#[inline(always)]
+fn find<F: Frame>(frame: &F) -> Result<Message, DropReason> {
+    let Some(head) = frame.at::<8>(ETHERNET) else {
+        return Ok(Message::NONE);
     };
     let payload = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let present = frame.len() as usize;
@@ -81,21 +119,21 @@ pub(crate) fn inspect<F: Frame>(own: Mac, frame: &F) -> Result<Fix, DropReason> 
     let mut fragment = false;
     for _ in 0..HEADERS {
         match next {
-            ICMPV6 => return options(own, frame, at, end, fragment),
+            ICMPV6 => return message(frame, at, end, fragment),
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 | FRAGMENT
             | AUTHENTICATION => {}
-            _ => return Ok(Fix::NOTHING),
+            _ => return Ok(Message::NONE),
         }
         if at > DEPTH - 8 {
             return Err(DropReason::ExtensionHeaders);
         }
         let Some(header) = frame.at::<8>(at) else {
             // Every extension header is at least 8 bytes: the packet ends within this one.
-            return Ok(Fix::NOTHING);
+            return Ok(Message::NONE);
         };
         if next == FRAGMENT {
             if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                return Ok(Fix::NOTHING);
+                return Ok(Message::NONE);
             }
             fragment = true;
             at += 8;
@@ -109,31 +147,42 @@ pub(crate) fn inspect<F: Frame>(own: Mac, frame: &F) -> Result<Fix, DropReason> 
     Err(DropReason::ExtensionHeaders)
 }
 
-/// Walks the options of the ICMPv6 message at `at`, if it is ND.
+/// Looks at the ICMPv6 header at `at`.
 #[inline(always)]
-fn options<F: Frame>(
-    own: Mac,
+fn message<F: Frame>(
     frame: &F,
     at: usize,
     end: usize,
     fragment: bool,
-) -> Result<Fix, DropReason> {
+) -> Result<Message, DropReason> {
     if at > DEPTH - 4 {
         return Err(DropReason::ExtensionHeaders);
     }
     let Some(icmp) = frame.at::<4>(at) else {
-        return Ok(Fix::NOTHING);
+        return Ok(Message::NONE);
     };
     let fixed = match icmp[0] {
         ROUTER_SOLICITATION | INVERSE_SOLICITATION | INVERSE_ADVERTISEMENT => 8,
         ROUTER_ADVERTISEMENT => 16,
         NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => 24,
         REDIRECT => 40,
-        _ => return Ok(Fix::NOTHING),
+        _ => return Ok(Message::NONE),
     };
     if fragment {
         return Err(DropReason::NdMalformed);
     }
+    Ok(Message { at, end, fixed })
+}
+
+/// Walks the options of the ND message at `at`.
+#[inline(always)]
+fn options<F: Frame>(
+    own: Mac,
+    frame: &F,
+    at: usize,
+    end: usize,
+    fixed: usize,
+) -> Result<Fix, DropReason> {
     let mut option = at + fixed;
     let mut address = 0;
     let mut foreign = false;

@@ -24,7 +24,8 @@
 use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, PortEntry};
 
 use crate::frame::{
-    ARP, ETHERNET, ETHERNET_BYTES, Ethernet, Frame, IPV4, IPV6, Mac, RARP, VLAN, VLAN_SERVICE,
+    ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, Mac, RARP, VLAN,
+    VLAN_OLD, VLAN_SERVICE,
 };
 use crate::l3::{
     ARP_BYTES, ARP_SENDER_MAC, Arp, Owners, destination_owner, v4_destination, v6_destination,
@@ -68,7 +69,8 @@ fn tx_l2<F: Frame, O: Owners>(
             None => return Verdict::drop(DropReason::ArpMalformed),
         },
         RARP => return Verdict::drop(DropReason::Rarp),
-        VLAN | VLAN_SERVICE => return Verdict::drop(DropReason::Vlan),
+        VLAN | VLAN_SERVICE | VLAN_OLD => return Verdict::drop(DropReason::Vlan),
+        0..FIRST_ETHERTYPE => return Verdict::drop(DropReason::Llc),
         _ => fix,
     };
     if ethernet.destination == own {
@@ -92,7 +94,7 @@ fn arp_sender<F: Frame>(own: Mac, frame: &F) -> Option<Fix> {
         return None;
     }
     let sender = Mac::of(frame.at::<6>(ARP_SENDER_MAC)?);
-    Some(Fix::ARP_SENDER.when(sender != own))
+    Some(Fix::SEALED.and(Fix::ARP_SENDER.when(sender != own)))
 }
 
 /// To the MAC address that all of us have.
@@ -169,9 +171,15 @@ fn tx_l3<F: Frame, O: Owners>(
         IPV6 => match v6_destination(frame) {
             Some([0xff, ..]) => return Verdict::drop(DropReason::Group),
             None => return Verdict::drop(DropReason::IpMalformed),
-            Some(address) => owners.v6(address),
+            // With a link-layer option in it, and by a route, it would say to the LAN what ARP may
+            // not say here either.
+            Some(address) => match nd::is_nd(frame) {
+                Ok(false) => owners.v6(address),
+                Ok(true) => return Verdict::drop(DropReason::NotIp),
+                Err(reason) => return Verdict::drop(reason),
+            },
         },
-        VLAN | VLAN_SERVICE => return Verdict::drop(DropReason::Vlan),
+        VLAN | VLAN_SERVICE | VLAN_OLD => return Verdict::drop(DropReason::Vlan),
         _ => return Verdict::drop(DropReason::NotIp),
     };
     if ethernet.destination.is_group() {

@@ -43,6 +43,11 @@ impl Fix {
     /// The ARP sender's hardware address becomes the parent's.
     pub const ARP_SENDER: Self = Self(1 << ARP_SENDER);
 
+    /// Nothing is written, but nothing may be written later either: a frame whose checksum is still
+    /// to be put in is dropped ([`DropReason::ChecksumPending`]). A datapath cannot tell cheaply, so
+    /// this is asked only where a checksum could overwrite a MAC address: ARP and ND.
+    pub const SEALED: Self = Self(1 << SEALED);
+
     /// The address at `option` bytes from the start of the frame, in an ND link-layer option,
     /// becomes the parent's; the ICMPv6 checksum at `checksum` follows. Both are below [`DEPTH`].
     #[inline(always)]
@@ -62,7 +67,7 @@ impl Fix {
         if condition { self } else { Self::NOTHING }
     }
 
-    /// Whether there is nothing to write.
+    /// Whether there is nothing to write and nothing to be sure of.
     #[inline(always)]
     pub const fn is_nothing(self) -> bool {
         self.0 == 0
@@ -93,6 +98,7 @@ impl fmt::Debug for Fix {
             .field("source", &self.has(Self::SOURCE))
             .field("destination", &self.has(Self::DESTINATION))
             .field("arp_sender", &self.has(Self::ARP_SENDER))
+            .field("sealed", &self.has(Self::SEALED))
             .field("nd", &self.nd_offsets())
             .finish()
     }
@@ -106,8 +112,9 @@ const REASON: u32 = 37;
 const SOURCE: u32 = 42;
 const DESTINATION: u32 = 43;
 const ARP_SENDER: u32 = 44;
-const ND_OPTION: u32 = 45;
-const ND_CHECKSUM: u32 = 54;
+const SEALED: u32 = 45;
+const ND_OPTION: u32 = 46;
+const ND_CHECKSUM: u32 = 55;
 const OFFSET: u64 = DEPTH as u64 - 1;
 const FIX: u64 = !0 << SOURCE;
 

@@ -142,7 +142,12 @@ impl Netlink {
         message.header.prefix_len = prefix_len;
         message.attributes.push(AddressAttribute::Local(address));
         let ask = Ask::new("delete", address.to_string());
-        match self.request(ask, RouteNetlinkMessage::DelAddress(message), 0, &mut |_, _| {}) {
+        match self.request(
+            ask,
+            RouteNetlinkMessage::DelAddress(message),
+            0,
+            &mut |_, _| {},
+        ) {
             Err(err) if err.is(Errno::EADDRNOTAVAIL) => Ok(()),
             other => other,
         }

@@ -3,7 +3,7 @@
 //! The kernel tells the id of a handle but not the handle of an id, so [`find`] asks for the id of
 //! every namespace this process can see.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -237,16 +237,24 @@ pub fn find(nl: &mut Netlink, id: Nsid) -> Result<Option<NetNs>, Error> {
     Ok(None)
 }
 
-/// The name that `ip netns` has for the namespace with the id `id` in the namespace of `nl`'s
-/// socket.
-pub fn name_of(nl: &mut Netlink, id: Nsid) -> Option<String> {
-    named().into_iter().find_map(|path| {
-        let ns = NetNs::open_path(&path).ok()?;
-        let found = nl.nsid_of(ns.as_fd()).ok()? == Some(id);
-        path.file_name()
-            .filter(|_| found)
-            .map(|name| name.to_string_lossy().into_owned())
-    })
+/// The names that `ip netns` has for namespaces, by the id that the namespace of `nl`'s socket
+/// knows each by; those without an id are left out.
+pub fn names(nl: &mut Netlink) -> BTreeMap<Nsid, String> {
+    let mut names = BTreeMap::new();
+    // In order of name, and the first one of a namespace with several counts.
+    for path in named() {
+        let Some(name) = path.file_name() else {
+            continue;
+        };
+        let Ok(ns) = NetNs::open_path(&path) else {
+            continue;
+        };
+        if let Ok(Some(id)) = nl.nsid_of(ns.as_fd()) {
+            let name = name.to_string_lossy().into_owned();
+            let _: &mut String = names.entry(id).or_insert(name);
+        }
+    }
+    names
 }
 
 /// Lazily, because the wanted one is most often among the first; names before processes.
