@@ -120,7 +120,7 @@ mode l2   a device is on the parent's network like any host: ARP, broadcast,
           multicast and DHCP work
 
 bridge    devices of one parent talk to each other directly
-private   they do not talk to each other (broadcast and multicast still pass)
+private   they do not hear each other at all, broadcast and multicast included
 vepa      they talk by way of the switch, which must send back what it gets
 
 Example, two containers on the network of eth0:

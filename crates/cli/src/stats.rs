@@ -111,13 +111,15 @@ fn meaning(reason: DropReason) -> &'static str {
         DropReason::NdMalformed => "sent a neighbour discovery message that cannot be checked",
         DropReason::ExtensionHeaders => "sent more IPv6 extension headers than are read",
         DropReason::Private => "from or to a sibling, and the port is private",
-        DropReason::NotIp => "sent something else than IP in mode l3",
+        DropReason::NotIp => "sent ARP, ND or something else than IP in mode l3",
         DropReason::Group => "sent broadcast or multicast in mode l3",
         DropReason::TooBig => "longer than the parent's MTU",
         DropReason::IpMalformed => "sent an IP header that is cut short or contradicts itself",
         DropReason::NoPort => "sent while the device was being made or deleted",
         DropReason::Copy => "no memory or queue for a copy of a broadcast",
         DropReason::Rewrite => "no memory to rewrite a MAC address",
+        DropReason::Llc => "sent an IEEE 802.3 frame (LLC, SNAP)",
+        DropReason::ChecksumPending => "sent ARP or ND with a checksum still to be written",
     }
 }
 

@@ -8,7 +8,7 @@
 
 use ipvlan_abi::Owner;
 
-use crate::frame::{ARP, ETHERNET, ETHERNET_BYTES, Frame, IPV4, IPV6};
+use crate::frame::{ETHERNET, ETHERNET_BYTES, Frame, IPV4, IPV6};
 
 /// Who owns an address.
 pub trait Owners {
@@ -51,7 +51,7 @@ pub(crate) fn v6_destination<F: Frame>(frame: &F) -> Option<&[u8; 16]> {
     head.last_chunk()
 }
 
-/// Owner of the address that a frame of this EtherType goes to.
+/// Owner of the address that an IP packet of this EtherType goes to.
 #[inline(always)]
 pub(crate) fn destination_owner<F: Frame, O: Owners>(
     frame: &F,
@@ -65,10 +65,6 @@ pub(crate) fn destination_owner<F: Frame, O: Owners>(
         },
         IPV6 => match v6_destination(frame) {
             Some(address) => owners.v6(address),
-            None => Owner::NOBODY,
-        },
-        ARP => match Arp::of(frame) {
-            Some(arp) => owners.v4(arp.target),
             None => Owner::NOBODY,
         },
         _ => Owner::NOBODY,
@@ -92,6 +88,14 @@ impl<'a> Arp<'a> {
             sender: frame.at::<4>(ARP_SENDER)?,
             target: frame.at::<4>(ARP_TARGET)?,
         })
+    }
+
+    /// Answers somebody who has no address yet and asks whether one is free (RFC 5227): the target
+    /// is 0.0.0.0, so there is no telling who of us has asked.
+    #[inline(always)]
+    pub(crate) fn answers_a_probe(&self) -> bool {
+        const REPLY: u16 = 2;
+        self.operation == REPLY && u32::from_ne_bytes(*self.target) == 0
     }
 
     /// Asks for its target, and so concerns nobody but the target. An announcement (sender and

@@ -9,6 +9,8 @@
 //!             anything else: Flood
 //! ```
 //!
+//! One unicast is flooded too: the answer to an ARP probe, which names nobody as its target.
+//!
 //! A question goes to whom it asks for, so that its cost does not grow with the number of devices;
 //! the driver copies it to all of them. What has no owner passes untouched.
 //!
@@ -40,6 +42,11 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
     match port.mode() {
         Mode::L2 if group => rx_group(port, ethernet, frame, owners),
         Mode::L3 if group || ethernet.ethertype == ARP => Verdict::PASS,
+        Mode::L2 if ethernet.ethertype == ARP => match Arp::of(frame) {
+            Some(arp) if arp.answers_a_probe() => Verdict::FLOOD,
+            Some(arp) => deliver_or_pass(owners.v4(arp.target)),
+            None => Verdict::PASS,
+        },
         Mode::L2 | Mode::L3 => {
             deliver_or_pass(destination_owner(frame, ethernet.ethertype, owners))
         }

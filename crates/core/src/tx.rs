@@ -109,7 +109,17 @@ fn tx_own<F: Frame, O: Owners>(
     if matches!(flag, Flag::Vepa) {
         return send(port, frame, Verdict::WIRE);
     }
-    let owner = destination_owner(frame, ethernet.ethertype, owners);
+    let owner = match ethernet.ethertype {
+        ARP => match Arp::of(frame) {
+            // One of us has asked, and the answer does not say who.
+            Some(arp) if arp.answers_a_probe() && matches!(flag, Flag::Bridge) => {
+                return Verdict::FLOOD;
+            }
+            Some(arp) => owners.v4(arp.target),
+            None => return Verdict::PARENT,
+        },
+        ethertype => destination_owner(frame, ethertype, owners),
+    };
     if !owner.is_device() {
         return Verdict::PARENT;
     }
