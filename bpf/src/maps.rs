@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
-use ipvlan_abi::{DevEntry, DropKey, MAX_DEVS, MAX_OWNERS, Owner, PortEntry};
+use ipvlan_abi::{DevEntry, DropKey, MAX_DEVS, MAX_DROPS, MAX_OWNERS, Owner, PortEntry};
 
 #[map]
 pub(crate) static PORT: Array<PortEntry> = Array::with_max_entries(1, 0);
@@ -27,4 +27,4 @@ pub(crate) static MEMBERS: Array<u32> = Array::with_max_entries(MAX_DEVS, 0);
 
 #[map]
 pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
-    PerCpuHashMap::with_max_entries(MAX_DEVS * 4, BPF_F_NO_PREALLOC);
+    PerCpuHashMap::with_max_entries(MAX_DROPS, BPF_F_NO_PREALLOC);

@@ -10,17 +10,19 @@
     reason = "lengths below DEPTH, and helpers that answer with an i32 in an i64"
 )]
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC,
 };
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_loop, bpf_redirect,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use ipvlan_abi::{DropKey, DropReason, MAX_DEVS, OWNER_PEER, Owner, PORT_SET_TYPE, PortEntry};
-use ipvlan_core::frame::{SHALLOW, is_deep};
+use ipvlan_abi::{DropKey, DropReason, OWNER_PEER, Owner, PORT_SET_TYPE, PortEntry};
+use ipvlan_core::frame::SHALLOW;
 use ipvlan_core::{DEPTH, Fix, Frame, Owners};
 
 use crate::maps::{DROPS, MEMBERS, OWNERS4, OWNERS6, PORT};
@@ -63,21 +65,16 @@ impl Skb {
         self.raw().ifindex
     }
 
-    /// Makes readable what the decision may want to read. False: no memory.
+    /// Makes readable what [`Frame::at`] has to reach. False: no memory.
     #[inline(always)]
     pub(crate) fn pull(&self) -> bool {
-        self.pull_to(SHALLOW) && (!is_deep(self) || self.pull_to(DEPTH))
-    }
-
-    #[inline(always)]
-    fn pull_to(&self, want: usize) -> bool {
         let len = self.raw().len as usize;
-        let want = if want < len { want } else { len };
+        let want = if SHALLOW < len { SHALLOW } else { len };
         if self.raw().data as usize + want <= self.raw().data_end as usize {
             return true;
         }
         // SAFETY: a helper call with the program's own context. It moves the packet, and no
-        // reference into the packet is alive: `at` hands them out only between two such calls.
+        // reference into the packet is alive yet.
         unsafe { bpf_skb_pull_data(self.raw, want as u32) == 0 }
     }
 
@@ -160,22 +157,17 @@ impl Skb {
     /// A copy to every device but the one behind `sender`.
     #[inline(always)]
     pub(crate) fn flood(&self, port: &PortEntry, sender: u32) {
-        for slot in 0..MAX_DEVS {
-            if slot >= port.members {
-                break;
-            }
-            let Some(&member) = MEMBERS.get(slot) else {
-                break;
-            };
-            if member == 0 || member == sender {
-                continue;
-            }
-            // SAFETY: a helper call with the program's own context, which it copies. No reference
-            // into the packet is alive.
-            if unsafe { bpf_clone_redirect(self.raw, member, 0) } < 0 {
-                self.count(DropReason::Copy as u32);
-            }
-        }
+        let mut walk = Walk { skb: *self, sender };
+        // SAFETY: the callback has the signature that the helper calls, `walk` is what it expects
+        // and outlives the call. No reference into the packet is alive.
+        let _: i64 = unsafe {
+            bpf_loop(
+                port.members,
+                copy_to as *mut c_void,
+                (&raw mut walk).cast(),
+                0,
+            )
+        };
     }
 
     /// Whether a checksum is still to be written into it (`CHECKSUM_PARTIAL`), wherever that may be.
@@ -256,6 +248,32 @@ impl Skb {
     }
 }
 
+/// What [`copy_to`] needs in each round.
+struct Walk {
+    skb: Skb,
+    sender: u32,
+}
+
+/// One round of [`Skb::flood`]: a copy to the device in this slot. A callback of `bpf_loop`, which
+/// the verifier walks once, however many devices there are.
+unsafe extern "C" fn copy_to(slot: u32, walk: *mut c_void) -> i64 {
+    const GO_ON: i64 = 0;
+    // SAFETY: `flood` passes a pointer to its own Walk, which is alive and not borrowed during the
+    // loop.
+    let walk = unsafe { &*walk.cast::<Walk>() };
+    let Some(&member) = MEMBERS.get(slot) else {
+        return GO_ON;
+    };
+    if member == 0 || member == walk.sender {
+        return GO_ON;
+    }
+    // SAFETY: a helper call with the program's own context, which it copies.
+    if unsafe { bpf_clone_redirect(walk.skb.raw, member, 0) } < 0 {
+        walk.skb.count(DropReason::Copy as u32);
+    }
+    GO_ON
+}
+
 impl Frame for Skb {
     #[inline(always)]
     fn len(&self) -> u32 {
@@ -265,7 +283,7 @@ impl Frame for Skb {
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         // The verifier wants a bound of its own on the offset, before the one by the packet.
-        if offset > DEPTH - N {
+        if offset > SHALLOW - N {
             return None;
         }
         let start = self.raw().data as usize + offset;
@@ -276,6 +294,19 @@ impl Frame for Skb {
         // proves it again. Any bytes are a [u8; N], and alignment is 1. The reference ends before
         // the next helper that moves the packet: `core` calls none.
         Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: usize) -> Option<u64> {
+        if offset > DEPTH - 8 {
+            return None;
+        }
+        let mut word = 0_u64;
+        // SAFETY: a helper call with the program's own context and a buffer of the 8 bytes given.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.raw.cast(), offset as u32, (&raw mut word).cast(), 8) != 0
+        };
+        if failed { None } else { Some(word) }
     }
 
     #[inline(always)]

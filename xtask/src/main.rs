@@ -29,7 +29,7 @@ usage: cargo xtask VERB
                           every test; ARGS go to the test runner
   lint                    format, clippy, rustdoc, crate arrows, no_std, licences
   deps                    which crate may depend on which
-  demo                    a short tour on this machine
+  demo                    the HOWTO's worked example on this machine, in namespaces of its own
   vm KERNEL [OPTIONS] -- COMMAND [ARGS]
                           run a command under a Debian kernel that has the ipvlan driver
   ci                      what .ci/run runs: lint, bpf --check, test";
@@ -53,7 +53,7 @@ fn verb(args: &[&str]) -> Result<ExitCode> {
         ["test", rest @ ..] => test::test(&test::Options::parse(rest)?)?,
         ["lint"] => lint::lint()?,
         ["deps"] => deps::deps()?,
-        ["demo"] => demo::demo()?,
+        ["demo", rest @ ..] => return demo::demo(rest),
         ["vm", rest @ ..] => return vm::vm(&vm::Options::parse(rest)?),
         ["ci"] => ci::ci()?,
         ["help" | "-h" | "--help"] => println!("{USAGE}"),

@@ -30,12 +30,12 @@ pub use port::{Owner, PORT_ALLMULTI, PORT_SET_TYPE, PortEntry};
 /// Rises with every change of a map's layout or meaning.
 pub const ABI_VERSION: u32 = 1;
 
-/// Devices that one parent can have.
-///
-/// A broadcast is copied to each in one pass of the eBPF program, and the verifier walks that pass
-/// to its end (8,192 jumps at most), so the number is bounded. The kernel driver's bound is
-/// 65,533 (`ida` range in `ipvlan_link_new()`).
-pub const MAX_DEVS: u32 = 1024;
+/// Devices that one parent can have: as many as in the kernel driver (the `ida` range in
+/// `ipvlan_link_new()`).
+pub const MAX_DEVS: u32 = 65_533;
+
+/// Pairs of device and reason for which dropped frames are counted.
+pub const MAX_DROPS: u32 = 16_384;
 
 /// Addresses of one family that the devices of one parent can own together.
 pub const MAX_OWNERS: u32 = 65_536;

@@ -123,6 +123,10 @@ pub(crate) fn change_device(
         return Ok(());
     };
     let mut change = change.clone();
+    // Without IPv6 on it (MTU below 1280, or none in this kernel) there is no mode to change.
+    change.addr_gen_mode = change
+        .addr_gen_mode
+        .filter(|_| link.addr_gen_mode.is_some());
     if link.is_up()
         && let Some(mode) = change.addr_gen_mode.take()
     {

@@ -9,6 +9,7 @@
 //! 5. `DEV_READY`. From here on it exists; before, reconcile undoes it.
 //! 6. Up.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
 use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
@@ -124,14 +125,12 @@ fn create_locked(
     let mut entry = port.entry()?;
     entry.members = entry.members.max(slot + 1);
     port.set_entry(entry)?;
-    nl.set_link(
-        host.index,
-        &LinkChange {
-            alias: Some(alias(parent)?),
-            addr_gen_mode: Some(AddrGenMode::None),
-            ..LinkChange::default()
-        },
-    )?;
+    let host_change = LinkChange {
+        alias: Some(alias(parent)?),
+        addr_gen_mode: Some(AddrGenMode::None),
+        ..LinkChange::default()
+    };
+    change_device(nl, host.index, &host_change)?;
     in_place(
         nl,
         create,
@@ -202,7 +201,7 @@ fn port(locked: &Locked, parent: &Link, create: &Create) -> Result<Port, Error> 
 }
 
 fn free_slot(port: &Port, parent: &Link) -> Result<u32, Error> {
-    let taken: Vec<u32> = port.devs()?.values().map(|dev| dev.slot).collect();
+    let taken: BTreeSet<u32> = port.devs()?.values().map(|dev| dev.slot).collect();
     (0..MAX_DEVS)
         .find(|slot| !taken.contains(slot))
         .ok_or_else(|| Error::Full {

@@ -162,12 +162,7 @@ impl Store {
     /// Locks it, making it first where it does not exist. Waits for whoever holds the lock.
     pub(crate) fn lock(&self) -> Result<Locked, Error> {
         loop {
-            fs::create_dir_all(&self.dir).map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    Error::Permission(format!("cannot write to {BPFFS}; run as root"))
-                }
-                _ => io_error("create", &self.dir, source),
-            })?;
+            create_dir(&self.dir)?;
             if let Some(locked) = self.lock_existing()? {
                 return Ok(locked);
             }
@@ -215,7 +210,7 @@ impl Store {
     pub(crate) fn become_agent(&self) -> Result<Option<Flock<File>>, Error> {
         let dir = self.dir.join(AGENT);
         loop {
-            fs::create_dir_all(&dir).map_err(|source| io_error("create", &dir, source))?;
+            create_dir(&dir)?;
             let Some(handle) = open(&dir)? else { continue };
             let lock = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
@@ -307,6 +302,15 @@ impl Locked {
         // The directory is open here, and gone: whoever waits for its lock looks again.
         let _: i32 = self.lock.as_raw_fd();
     }
+}
+
+fn create_dir(dir: &Path) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Error::Permission(format!("cannot write to {BPFFS}; run as root"))
+        }
+        _ => io_error("create", dir, source),
+    })
 }
 
 fn open(dir: &Path) -> Result<Option<File>, Error> {

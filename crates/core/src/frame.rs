@@ -4,7 +4,7 @@
 /// are refused, not guessed at.
 pub const DEPTH: usize = 512;
 
-/// Bytes that all but the rarest decisions need: Ethernet and a plain IPv6 header, or all of ARP.
+/// Bytes that [`Frame::at`] has to reach: Ethernet and a plain IPv6 header, or all of ARP.
 pub const SHALLOW: usize = ETHERNET + 40;
 
 /// Length of an Ethernet header.
@@ -32,8 +32,14 @@ pub trait Frame {
         self.len() == 0
     }
 
-    /// `N` bytes at `offset`, or `None` past the end of the frame or of its first [`DEPTH`] bytes.
+    /// `N` bytes at `offset`, or `None` past the end of the frame or of its first [`SHALLOW`] bytes.
+    /// For the headers that every frame is read for, where they always are.
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// The 8 bytes at `offset`, the first one lowest, or `None` past the end of the frame or of its
+    /// first [`DEPTH`] bytes. For what lies at a computed place: a copy, and a number, because the
+    /// verifier loses its way among pointers with computed offsets.
+    fn word(&self, offset: usize) -> Option<u64>;
 
     /// Whether it carries a VLAN tag other than priority (VLAN 0) that hardware or the kernel took
     /// out of the bytes.
@@ -45,22 +51,6 @@ pub trait Frame {
 
     /// Whether it is several packets in one, to be cut later (GSO).
     fn is_to_be_segmented(&self) -> bool;
-}
-
-/// Whether the decision on this frame may have to read more than [`SHALLOW`] bytes: anything but a
-/// plain TCP or UDP packet over IPv6 may turn out to be neighbour discovery. A datapath whose
-/// frames can lie in pieces makes [`SHALLOW`] bytes readable, asks this, and if so [`DEPTH`].
-#[inline(always)]
-pub fn is_deep<F: Frame>(frame: &F) -> bool {
-    const TCP: u8 = 6;
-    const UDP: u8 = 17;
-    let Some(ethertype) = frame.at::<2>(12) else {
-        return false;
-    };
-    if u16::from_be_bytes(*ethertype) != IPV6 {
-        return false;
-    }
-    !matches!(frame.at::<1>(ETHERNET + 6), Some([TCP | UDP]))
 }
 
 /// A MAC address as two numbers, the way it is compared. Little-endian, so that the group bit is
@@ -136,10 +126,20 @@ impl Frame for Bytes<'_> {
 
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         let end = offset.checked_add(N)?;
-        if end > DEPTH {
+        if end > SHALLOW {
             return None;
         }
         self.bytes.get(offset..end)?.first_chunk()
+    }
+
+    fn word(&self, offset: usize) -> Option<u64> {
+        let end = offset.checked_add(8)?;
+        if end > DEPTH {
+            return None;
+        }
+        Some(u64::from_le_bytes(
+            *self.bytes.get(offset..end)?.first_chunk()?,
+        ))
     }
 
     fn is_tagged(&self) -> bool {

@@ -19,8 +19,7 @@
 //! which hold both builds against each other.
 //!
 //! What the eBPF verifier asks of this crate, and why some of it looks as it does: values that live
-//! across branches are flat structs without padding that is read later; there is no enum with data
-//! among them; slices are never indexed by a computed number; loops have constant bounds.
+//! across branches are numbers or flat structs; there is no enum with data among them; slices are never indexed by a computed number; loops have constant bounds.
 //!
 //! Reading order: [`verdict`], [`frame`], [`l3`], [`rx`], [`tx`], [`nd`].
 //!

@@ -51,16 +51,37 @@ const INVERSE_ADVERTISEMENT: u8 = 142;
 const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 
-/// Target of a neighbour solicitation that has nothing between the IPv6 header and ICMPv6; `None`
-/// for anything else.
+/// Target of a neighbour solicitation that has nothing between the IPv6 header and ICMPv6, in the
+/// order of its bytes; 0, which is nobody's address, for anything else.
 #[inline(always)]
-pub(crate) fn solicited<F: Frame>(frame: &F) -> Option<&[u8; 16]> {
-    let head = frame.at::<8>(ETHERNET)?;
-    let kind = frame.at::<1>(PAYLOAD)?;
-    if head[0] >> 4 != 6 || head[6] != ICMPV6 || kind[0] != NEIGHBOUR_SOLICITATION {
-        return None;
+pub(crate) fn solicited<F: Frame>(frame: &F) -> u128 {
+    let Some(head) = frame.at::<8>(ETHERNET) else {
+        return 0;
+    };
+    if head[0] >> 4 != 6 || head[6] != ICMPV6 {
+        return 0;
     }
-    frame.at::<16>(PAYLOAD + 8)
+    let Some(icmp) = frame.word(PAYLOAD) else {
+        return 0;
+    };
+    let Some(head) = frame.word(PAYLOAD + 8) else {
+        return 0;
+    };
+    let Some(tail) = frame.word(PAYLOAD + 16) else {
+        return 0;
+    };
+    if byte(icmp, 0) != NEIGHBOUR_SOLICITATION {
+        return 0;
+    }
+    u128::from(head) | u128::from(tail) << 64
+}
+
+/// A byte of a [`Frame::word`].
+#[inline(always)]
+const fn byte(word: u64, index: u32) -> u8 {
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest byte is wanted")]
+    let byte = (word >> (index * 8)) as u8;
+    byte
 }
 
 /// What has to be written into an IPv6 frame that a device sent, if it is ND and carries a MAC
@@ -127,22 +148,23 @@ fn find<F: Frame>(frame: &F) -> Result<Message, DropReason> {
         if at > DEPTH - 8 {
             return Err(DropReason::ExtensionHeaders);
         }
-        let Some(header) = frame.at::<8>(at) else {
+        let Some(header) = frame.word(at) else {
             // Every extension header is at least 8 bytes: the packet ends within this one.
             return Ok(Message::NONE);
         };
+        let length = usize::from(byte(header, 1));
         if next == FRAGMENT {
-            if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+            if u16::from_be_bytes([byte(header, 2), byte(header, 3)]) & 0xfff8 != 0 {
                 return Ok(Message::NONE);
             }
             fragment = true;
             at += 8;
         } else if next == AUTHENTICATION {
-            at += (usize::from(header[1]) + 2) * 4;
+            at += (length + 2) * 4;
         } else {
-            at += (usize::from(header[1]) + 1) * 8;
+            at += (length + 1) * 8;
         }
-        next = header[0];
+        next = byte(header, 0);
     }
     Err(DropReason::ExtensionHeaders)
 }
@@ -155,13 +177,14 @@ fn message<F: Frame>(
     end: usize,
     fragment: bool,
 ) -> Result<Message, DropReason> {
-    if at > DEPTH - 4 {
+    if at > DEPTH - 8 {
         return Err(DropReason::ExtensionHeaders);
     }
-    let Some(icmp) = frame.at::<4>(at) else {
+    // No ND message is shorter than 8 bytes.
+    let Some(icmp) = frame.word(at) else {
         return Ok(Message::NONE);
     };
-    let fixed = match icmp[0] {
+    let fixed = match byte(icmp, 0) {
         ROUTER_SOLICITATION | INVERSE_SOLICITATION | INVERSE_ADVERTISEMENT => 8,
         ROUTER_ADVERTISEMENT => 16,
         NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => 24,
@@ -194,19 +217,19 @@ fn options<F: Frame>(
         if option > DEPTH - 8 {
             return Err(DropReason::NdMalformed);
         }
-        let Some(bytes) = frame.at::<8>(option) else {
+        let Some(bytes) = frame.word(option) else {
             return Err(DropReason::NdMalformed);
         };
-        let length = usize::from(bytes[1]) * 8;
+        let length = usize::from(byte(bytes, 1)) * 8;
         if length == 0 {
             return Err(DropReason::NdMalformed);
         }
-        if bytes[0] == SOURCE_LINK_LAYER || bytes[0] == TARGET_LINK_LAYER {
+        if byte(bytes, 0) == SOURCE_LINK_LAYER || byte(bytes, 0) == TARGET_LINK_LAYER {
             if length != 8 || address != 0 {
                 return Err(DropReason::NdMalformed);
             }
             address = option + 2;
-            let [_, _, a, b, c, d, e, f] = *bytes;
+            let [_, _, a, b, c, d, e, f] = bytes.to_le_bytes();
             foreign = Mac::of(&[a, b, c, d, e, f]) != own;
         }
         option += length;

@@ -71,8 +71,8 @@ fn rx_group<F: Frame, O: Owners>(
             _ => Verdict::FLOOD,
         },
         IPV6 => match solicited(frame) {
-            Some(target) => deliver_or_pass(owners.v6(target)),
-            None => Verdict::FLOOD,
+            0 => Verdict::FLOOD,
+            target => deliver_or_pass(owners.v6(&target.to_le_bytes())),
         },
         _ => Verdict::FLOOD,
     }

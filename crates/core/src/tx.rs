@@ -150,8 +150,8 @@ fn tx_group<F: Frame, O: Owners>(
             _ => return send(port, frame, Verdict::FLOOD),
         },
         IPV6 => match nd::solicited(frame) {
-            Some(target) => owners.v6(target),
-            None => return send(port, frame, Verdict::FLOOD),
+            0 => return send(port, frame, Verdict::FLOOD),
+            target => owners.v6(&target.to_le_bytes()),
         },
         _ => return send(port, frame, Verdict::FLOOD),
     };

@@ -1,0 +1,551 @@
+//! What holds for every frame: arbitrary bytes, and frames that are nearly right.
+
+mod frames;
+
+use std::cell::RefCell;
+
+use frames::*;
+use ipvlan_abi::{DropReason, Flag, Mode, Owner, PortEntry};
+use ipvlan_core::frame::Bytes;
+use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx};
+use proptest::prelude::*;
+
+/// Nobody owns anything.
+struct Nobody;
+
+impl Owners for Nobody {
+    fn v4(&self, _: &V4) -> Owner {
+        Owner::NOBODY
+    }
+
+    fn v6(&self, _: &V6) -> Owner {
+        Owner::NOBODY
+    }
+}
+
+/// [`Table`], and what it was asked and said.
+#[derive(Default)]
+struct Recorded(RefCell<Vec<Owner>>);
+
+impl Owners for Recorded {
+    fn v4(&self, address: &V4) -> Owner {
+        let owner = Table.v4(address);
+        self.0.borrow_mut().push(owner);
+        owner
+    }
+
+    fn v6(&self, address: &V6) -> Owner {
+        let owner = Table.v6(address);
+        self.0.borrow_mut().push(owner);
+        owner
+    }
+}
+
+/// A frame with what the kernel says of it.
+#[derive(Clone, Debug)]
+struct Sample {
+    bytes: Vec<u8>,
+    tagged: bool,
+    another_host: bool,
+    segmented: bool,
+}
+
+impl Sample {
+    fn frame(&self) -> Bytes<'_> {
+        Bytes {
+            bytes: &self.bytes,
+            tagged: self.tagged,
+            another_host: self.another_host,
+            segmented: self.segmented,
+        }
+    }
+}
+
+fn mac() -> impl Strategy<Value = Mac> + Clone {
+    prop_oneof![
+        8 => Just(OWN),
+        4 => Just(FOREIGN),
+        2 => Just(LAN),
+        2 => Just(BROADCAST),
+        1 => Just(MDNS),
+        1 => Just(ALL_NODES),
+        1 => (0u8..0x12).prop_map(|last| [1, 0x80, 0xc2, 0, 0, last]),
+        1 => any::<Mac>(),
+    ]
+}
+
+fn address4() -> impl Strategy<Value = V4> {
+    prop_oneof![
+        Just(PARENT4),
+        Just(SENDER4),
+        Just(SIBLING4),
+        Just(HERE4),
+        Just(LAN4),
+        Just([0; 4]),
+        Just([255; 4]),
+        Just([224, 0, 0, 251]),
+        any::<V4>(),
+    ]
+}
+
+fn address6() -> impl Strategy<Value = V6> {
+    prop_oneof![
+        Just(PARENT6),
+        Just(SENDER6),
+        Just(SIBLING6),
+        Just(HERE6),
+        Just(LAN6),
+        Just([0; 16]),
+        Just(ALL_NODES6),
+        any::<V6>(),
+    ]
+}
+
+/// Mostly the right one.
+fn mostly<T: Clone + std::fmt::Debug + 'static>(
+    right: T,
+    any: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = T> {
+    prop_oneof![9 => Just(right), 1 => any]
+}
+
+fn some_arp() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let types = mostly([0, 1, 8, 0, 6, 4], any::<[u8; 6]>());
+    let operation = prop_oneof![3 => 1u16..=2, 1 => any::<u16>()];
+    (types, operation, mac(), address4(), address4()).prop_map(
+        |(types, operation, hardware, sender, target)| {
+            let mut bytes = arp(operation, hardware, sender, target);
+            bytes[..6].copy_from_slice(&types);
+            (ARP, bytes)
+        },
+    )
+}
+
+fn some_ipv4() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let payload = prop::collection::vec(any::<u8>(), 0..80);
+    let first = mostly(0x45, any::<u8>());
+    let total = mostly(None, any::<u16>().prop_map(Some));
+    (first, total, address4(), address4(), payload).prop_map(|(first, total, from, to, payload)| {
+        let total = total.map_or(20 + payload.len(), usize::from);
+        (IPV4, ipv4_with(first, total, from, to, &payload))
+    })
+}
+
+/// ND options, each with a length byte that is mostly right.
+fn options() -> BoxedStrategy<Vec<u8>> {
+    let kind = prop_oneof![3 => 1u8..=2, 3 => Just(14), 1 => any::<u8>()];
+    let length = prop_oneof![20 => Just(1u8), 2 => 2u8..6, 1 => any::<u8>()];
+    let option = (kind, length, mac(), any::<bool>()).prop_map(|(kind, length, mac, whole)| {
+        let mut bytes = [&[kind, length][..], &mac].concat();
+        if whole {
+            bytes.resize(8 * usize::from(length.clamp(1, 60)), 0);
+        }
+        bytes
+    });
+    let count = prop_oneof![
+        6 => Just(1usize),
+        6 => 0usize..4,
+        1 => 4usize..15,
+        1 => 15usize..19,
+    ];
+    count
+        .prop_flat_map(move |count| prop::collection::vec(option.clone(), count))
+        .prop_map(|options| options.concat())
+        .boxed()
+}
+
+fn some_icmpv6() -> BoxedStrategy<Vec<u8>> {
+    let kind = prop_oneof![8 => 133u8..=137, 2 => 141u8..=142, 1 => any::<u8>()];
+    (kind, address6(), options())
+        .prop_map(|(kind, target, options)| {
+            let fixed = match kind {
+                133 | 141 | 142 => 8,
+                134 => 16,
+                137 => 40,
+                _ => 24,
+            };
+            let mut message = neighbour(kind, target, &[]);
+            message.resize(fixed, 0);
+            [message, options].concat()
+        })
+        .boxed()
+}
+
+/// Extension headers: number, length byte, fragment offset and flags.
+fn extensions() -> BoxedStrategy<Vec<(u8, u8, u16)>> {
+    let number = prop_oneof![
+        12 => prop::sample::select(vec![0u8, 43, 51, 60, 135, 139, 140]),
+        1 => Just(44),
+        1 => any::<u8>(),
+    ];
+    let length = prop_oneof![12 => 0u8..3, 2 => 3u8..60, 1 => any::<u8>()];
+    let offset = prop_oneof![2 => 0u16..8, 1 => any::<u16>()];
+    let count = prop_oneof![4 => Just(0usize), 6 => 1usize..4, 1 => 4usize..11];
+    count
+        .prop_flat_map(move |count| {
+            let one = (number.clone(), length.clone(), offset.clone());
+            prop::collection::vec(one, count)
+        })
+        .boxed()
+}
+
+fn some_ipv6() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let last = prop_oneof![10 => Just(58u8), 1 => Just(6), 1 => Just(17), 1 => any::<u8>()];
+    let length = prop_oneof![
+        8 => Just(None),
+        1 => Just(Some(0)),
+        1 => (0u16..200).prop_map(Some),
+        1 => any::<u16>().prop_map(Some),
+    ];
+    let first = mostly(0x60, any::<u8>());
+    (
+        extensions(),
+        last,
+        some_icmpv6(),
+        length,
+        first,
+        address6(),
+        address6(),
+    )
+        .prop_map(|(extensions, last, message, length, first, from, to)| {
+            let numbers: Vec<u8> = extensions.iter().map(|one| one.0).chain([last]).collect();
+            let mut payload = Vec::new();
+            for ((number, length, offset), next) in extensions.iter().zip(&numbers[1..]) {
+                let size = match number {
+                    44 => 8,
+                    51 => 8 + 4 * usize::from(*length),
+                    _ => 8 + 8 * usize::from(*length),
+                };
+                let mut header = vec![0; size];
+                header[0] = *next;
+                header[1] = *length;
+                if *number == 44 {
+                    header[2..4].copy_from_slice(&offset.to_be_bytes());
+                }
+                payload.extend(header);
+            }
+            payload.extend(message);
+            let length = length.map_or(payload.len(), usize::from);
+            let mut packet = ipv6_with(length, numbers[0], from, to, &payload);
+            packet[0] = first;
+            (IPV6, packet)
+        })
+}
+
+fn something_else() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let ethertype = prop_oneof![
+        prop::sample::select(vec![
+            IPV4,
+            ARP,
+            RARP,
+            VLAN,
+            IPV6,
+            PAUSE,
+            SERVICE_VLAN,
+            EXPERIMENT
+        ]),
+        any::<u16>(),
+    ];
+    (ethertype, prop::collection::vec(any::<u8>(), 0..600))
+}
+
+/// A frame that is nearly right: built by the rules, then cut, padded or hit by a stray bit.
+fn structured() -> impl Strategy<Value = Vec<u8>> {
+    // Boxed: unboxed, all that a frame may be lies on the stack at once.
+    let payload = prop_oneof![
+        2 => some_arp().boxed(),
+        2 => some_ipv4().boxed(),
+        6 => some_ipv6().boxed(),
+        1 => something_else().boxed(),
+    ];
+    let cut = mostly(None, any::<prop::sample::Index>().prop_map(Some));
+    let padding = prop_oneof![4 => Just(0usize), 1 => 0usize..60, 1 => Just(1600)];
+    let hits = prop_oneof![
+        4 => Just(vec![]),
+        1 => prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4),
+    ];
+    (mac(), mac(), payload, cut, padding, hits).prop_map(
+        |(to, from, (ethertype, payload), cut, padding, hits)| {
+            let mut bytes = ethernet(to, from, ethertype, &payload);
+            bytes.resize(bytes.len() + padding, 0xee);
+            for (at, bit) in hits {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            bytes
+        },
+    )
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let bytes = prop_oneof![
+        1 => prop::collection::vec(any::<u8>(), 0..700).boxed(),
+        6 => structured().boxed(),
+    ];
+    let rarely = || prop::bool::weighted(0.03);
+    (bytes, rarely(), rarely(), rarely()).prop_map(|(bytes, tagged, another_host, segmented)| {
+        Sample {
+            bytes,
+            tagged,
+            another_host,
+            segmented,
+        }
+    })
+}
+
+/// IPv6 that reaches the search for options more often than not.
+fn deep_sample() -> impl Strategy<Value = Sample> {
+    let padding = prop_oneof![4 => Just(0usize), 1 => 0usize..60];
+    (mac(), mac(), some_ipv6(), padding).prop_map(|(to, from, (ethertype, packet), padding)| {
+        let mut bytes = ethernet(to, from, ethertype, &packet);
+        bytes.resize(bytes.len() + padding, 0xee);
+        Sample {
+            bytes,
+            tagged: false,
+            another_host: false,
+            segmented: true,
+        }
+    })
+}
+
+fn any_port() -> impl Strategy<Value = PortEntry> {
+    let mtu = prop_oneof![4 => Just(1500u32), 1 => any::<u32>()];
+    let mode = prop_oneof![8 => 0u8..2, 1 => any::<u8>()];
+    let flag = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
+    (mtu, mode, flag).prop_map(|(mtu, mode, flag)| PortEntry {
+        mtu,
+        mode,
+        flag,
+        ..port(Mode::L2, Flag::Bridge)
+    })
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: ProptestConfig::default().cases.max(2000),
+        // A failure is kept by writing it down as a test.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Actions, owners, reasons and fixes that can only come together.
+fn coherent(verdict: Verdict, asked: &Recorded) -> Result<(), TestCaseError> {
+    if verdict.action() == Action::Deliver {
+        let owner = verdict.owner();
+        prop_assert!(
+            owner.is_device(),
+            "only a device is delivered to: {verdict:?}"
+        );
+        prop_assert!(
+            asked.0.borrow().contains(&owner),
+            "the table never said so: {verdict:?}"
+        );
+    } else {
+        prop_assert_eq!(verdict.owner(), Owner::NOBODY, "an owner is for deliveries");
+    }
+    let reason = DropReason::from_number(verdict.reason());
+    prop_assert!(reason.is_some(), "a drop has a known reason: {verdict:?}");
+    prop_assert_eq!(
+        verdict.action() == Action::Drop,
+        reason != Some(DropReason::None),
+        "a drop has a reason, and nothing else has"
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn tx_always_decides_and_never_passes(sample in sample(), port in any_port()) {
+        let asked = Recorded::default();
+        let verdict = tx(&port, SENDER, &sample.frame(), &asked);
+        coherent(verdict, &asked)?;
+        prop_assert_ne!(verdict.action(), Action::Pass, "a device has no stack here");
+        if port.mode() == Mode::L3 {
+            prop_assert_ne!(verdict.action(), Action::Flood, "l3 has no broadcast");
+            prop_assert_ne!(verdict.action(), Action::Wire, "l3 routes");
+            prop_assert_eq!(verdict.fix().nd_offsets(), None, "l3 routes");
+        } else {
+            prop_assert_ne!(verdict.action(), Action::Route, "l2 does not route");
+        }
+        if port.flag() == Flag::Private {
+            prop_assert_ne!(verdict.action(), Action::Deliver, "private");
+            prop_assert_ne!(verdict.action(), Action::Flood, "private");
+        }
+        prop_assert!(asked.0.borrow().len() <= 1, "one look-up a frame");
+        let reason = reason(verdict);
+        prop_assert!(
+            !matches!(
+                reason,
+                Some(
+                    DropReason::NoPort
+                        | DropReason::Copy
+                        | DropReason::Rewrite
+                        | DropReason::ChecksumPending
+                )
+            ),
+            "only a datapath can know this: {reason:?}"
+        );
+    }
+
+    #[test]
+    fn rx_delivers_floods_or_passes_and_changes_nothing(
+        sample in sample(),
+        port in any_port(),
+    ) {
+        let asked = Recorded::default();
+        let verdict = rx(&port, &sample.frame(), &asked);
+        coherent(verdict, &asked)?;
+        prop_assert!(
+            matches!(verdict.action(), Action::Deliver | Action::Flood | Action::Pass),
+            "{verdict:?} is for what devices send"
+        );
+        prop_assert!(verdict.fix().is_nothing(), "the wire is not corrected");
+        if port.mode() == Mode::L3 {
+            prop_assert_ne!(verdict.action(), Action::Flood, "l3 has no broadcast");
+        }
+        prop_assert!(asked.0.borrow().len() <= 1, "one look-up a frame");
+        let bridge = PortEntry { flag: Flag::Bridge as u8, ..port };
+        prop_assert_eq!(
+            rx(&bridge, &sample.frame(), &Table),
+            verdict,
+            "the flag is between siblings"
+        );
+    }
+
+    #[test]
+    fn rx_without_an_owner_passes(sample in sample(), port in any_port()) {
+        let verdict = rx(&port, &sample.frame(), &Nobody);
+        let group = sample.bytes.first().is_some_and(|first| first & 1 != 0);
+        let answers_a_probe = sample.bytes.get(12..14) == Some(&[8, 6])
+            && sample.bytes.get(20..22) == Some(&[0, 2])
+            && sample.bytes.get(38..42) == Some(&[0; 4]);
+        if port.mode() == Mode::L3 || !(group || answers_a_probe) {
+            prop_assert_eq!(verdict, Verdict::PASS, "as if nothing were here");
+        } else {
+            prop_assert_ne!(verdict.action(), Action::Deliver, "to whom?");
+        }
+        // A question concerns the owner of its target: no owner, nobody.
+        let asked = Recorded::default();
+        let _: Verdict = rx(&port, &sample.frame(), &asked);
+        if asked.0.borrow().iter().any(|owner| !owner.is_device()) {
+            prop_assert_eq!(rx(&port, &sample.frame(), &Table), Verdict::PASS, "no owner");
+        }
+    }
+
+    #[test]
+    fn no_mac_address_but_the_parents_leaves_an_l2_device(
+        sample in prop_oneof![sample().boxed(), deep_sample().boxed()],
+        flag in prop::sample::select(FLAGS.to_vec()),
+        mtu in prop_oneof![Just(1500u32), Just(65535)],
+    ) {
+        let port = PortEntry { mtu, ..port(Mode::L2, flag) };
+        let verdict = tx(&port, SENDER, &sample.frame(), &Table);
+        if verdict.action() == Action::Drop {
+            return Ok(());
+        }
+        let mut fixed = sample.clone();
+        apply(verdict, OWN, &mut fixed.bytes);
+        let shown = macs_shown(&fixed.bytes);
+        prop_assert_eq!(shown.first(), Some(&OWN), "the Ethernet source");
+        prop_assert!(shown.iter().all(|mac| *mac == OWN), "shown: {shown:02x?}");
+        let again = tx(&port, SENDER, &fixed.frame(), &Table);
+        prop_assert!(is_right(again), "nothing is left to fix: {again:?}");
+        prop_assert_eq!(again.with(verdict.fix()), verdict, "and it goes the same way");
+        let carries = matches!(sample.bytes.get(12..14), Some([8, 6])) || shown.len() > 1;
+        prop_assert!(
+            !carries || verdict.fix().has(Fix::SEALED),
+            "no checksum may be written over an address that was looked at"
+        );
+    }
+
+    #[test]
+    fn a_fix_is_asked_for_only_where_something_is_wrong(
+        sample in sample(),
+        flag in prop::sample::select(FLAGS.to_vec()),
+    ) {
+        let verdict = tx(&port(Mode::L2, flag), SENDER, &sample.frame(), &Table);
+        if verdict.action() != Action::Drop && !is_right(verdict) {
+            let shown = macs_shown(&sample.bytes);
+            // The chain in front of a message may end outside the packet, and what a walk finds
+            // there nobody reads; all else is somebody's foreign address.
+            let outside = verdict.fix().nd_offsets().is_some();
+            prop_assert!(outside || shown.iter().any(|mac| *mac != OWN), "{verdict:?}");
+        }
+        if let Some((option, checksum)) = verdict.fix().nd_offsets() {
+            let end = option as usize + 6;
+            prop_assert!(end <= sample.bytes.len() && end <= DEPTH, "inside the frame");
+            prop_assert!(checksum + 2 < option, "the checksum is in front of the option");
+            prop_assert!((option - checksum) % 2 == 0, "in step with the 16-bit sum");
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_the_depth_do_not_matter(sample in sample(), port in any_port()) {
+        let mut other = sample.clone();
+        for byte in other.bytes.iter_mut().skip(DEPTH) {
+            *byte = !*byte;
+        }
+        prop_assert_eq!(
+            tx(&port, SENDER, &sample.frame(), &Table),
+            tx(&port, SENDER, &other.frame(), &Table),
+            "{} bytes are read", DEPTH
+        );
+        prop_assert_eq!(
+            rx(&port, &sample.frame(), &Table),
+            rx(&port, &other.frame(), &Table),
+            "{} bytes are read", DEPTH
+        );
+    }
+}
+
+/// The properties above are worth what their frames are: each outcome must come up.
+#[test]
+fn the_frames_of_these_tests_reach_every_decision() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    use std::collections::BTreeSet;
+
+    let mut runner = TestRunner::deterministic();
+    let (strategy, ports) = (sample(), any_port());
+    let mut reasons = BTreeSet::new();
+    let mut actions = BTreeSet::new();
+    for _ in 0..10_000 {
+        let sample = strategy.new_tree(&mut runner).unwrap().current();
+        let port = ports.new_tree(&mut runner).unwrap().current();
+        let verdict = tx(&port, SENDER, &sample.frame(), &Table);
+        let _: bool = actions.insert(verdict.action() as u8);
+        reasons.extend(reason(verdict));
+        let _: bool = actions.insert(rx(&port, &sample.frame(), &Table).action() as u8);
+    }
+    assert_eq!(actions.len(), 7, "every action: {actions:?}");
+    for reason in DropReason::ALL {
+        let elsewhere = matches!(
+            reason,
+            DropReason::None
+                | DropReason::NoPort
+                | DropReason::Copy
+                | DropReason::Rewrite
+                | DropReason::ChecksumPending
+        );
+        assert_eq!(!reasons.contains(&reason), elsewhere, "{}", reason.as_str());
+    }
+    let deep = deep_sample();
+    let fixed = (0..2000).filter(|_| {
+        let sample = deep.new_tree(&mut runner).unwrap().current();
+        let verdict = tx(
+            &port(Mode::L2, Flag::Bridge),
+            SENDER,
+            &sample.frame(),
+            &Table,
+        );
+        verdict.action() != Action::Drop && verdict.fix().nd_offsets().is_some()
+    });
+    let fixed = fixed.count();
+    assert!(fixed > 150, "ND options to overwrite: {fixed} of 2,000");
+}
