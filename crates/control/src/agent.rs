@@ -149,7 +149,11 @@ impl Agent {
             look = match netns::find(&mut self.nl, self.parents)? {
                 Some(home) => self.look(&home),
                 None => {
-                    self.complain("the network namespace of the parents cannot be entered".into());
+                    // A namespace that dies cannot be entered either, and is soon gone.
+                    if complained {
+                        let what = "the network namespace of the parents cannot be entered";
+                        self.complain(what.to_owned());
+                    }
                     Look::Again
                 }
             };

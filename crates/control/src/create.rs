@@ -15,6 +15,7 @@ use std::os::fd::AsFd as _;
 use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
 use ipvlan_datapath_bpf::{Capacity, Port};
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Netlink, VethPair};
+use nix::errno::Errno;
 
 use crate::agent;
 use crate::api::{Change, Create, set_port};
@@ -44,7 +45,7 @@ pub fn create(create: &Create) -> Result<(), Error> {
     refuse_taken_name(&mut nl, create)?;
     let store = Store::current()?;
     let locked = store.lock()?;
-    let made = create_locked(&mut nl, &locked, &parent, create);
+    let made = create_locked(&mut nl, &locked, &parent, create).map_err(explain);
     // With an agent it is the agent who looks at everything; without one, nobody else will.
     let settled = if made.is_err() || !store.has_agent() {
         reconcile(&mut nl, &locked).map(|_: World| ())
@@ -62,6 +63,33 @@ pub fn create(create: &Create) -> Result<(), Error> {
         agent::start()?;
     }
     Ok(())
+}
+
+/// Says what the kernel lacks, where its answer is a mere number.
+fn explain(error: Error) -> Error {
+    let Some(errno) = error.errno() else {
+        return match error {
+            Error::Datapath(error @ ipvlan_datapath_bpf::Error::TooOld { .. }) => {
+                Error::Kernel(error.to_string())
+            }
+            error => error,
+        };
+    };
+    match (&error, errno) {
+        (Error::Datapath(_), Errno::ENOSYS) => {
+            Error::Kernel("it has no bpf(2); it needs CONFIG_BPF_SYSCALL".into())
+        }
+        (Error::Datapath(_), Errno::EPERM) => {
+            Error::Permission("cannot load eBPF; run as root (CAP_BPF, CAP_NET_ADMIN)".into())
+        }
+        (Error::Datapath(ipvlan_datapath_bpf::Error::Clsact { .. }), Errno::ENOENT) => {
+            Error::Kernel("it has no clsact; it needs CONFIG_NET_SCH_INGRESS".into())
+        }
+        (Error::Netlink(_), Errno::EOPNOTSUPP) => {
+            Error::Kernel("it has no veth devices; it needs CONFIG_VETH".into())
+        }
+        _ => error,
+    }
 }
 
 /// The parent: Ethernet, not loopback; the driver's own test (`ipvlan_port_create()`). A parent that

@@ -1,4 +1,4 @@
-//! What there is, for a user to look at. Changes nothing and takes no lock.
+//! What there is, for a user to look at. Changes nothing.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -125,9 +125,10 @@ impl Names {
 /// The devices of the parents of this namespace, wherever they live.
 fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
     let store = Store::current()?;
-    if !store.exists() {
+    // Ports come and go, and one that goes is not whole.
+    let Some(_locked) = store.lock_existing()? else {
         return Ok(Vec::new());
-    }
+    };
     let world: World = observe(nl, &store)?;
     let mut all = Vec::new();
     for (parent, view) in &world.ports {

@@ -155,10 +155,6 @@ impl Store {
             .collect()
     }
 
-    pub(crate) fn exists(&self) -> bool {
-        self.dir.exists()
-    }
-
     /// Locks it, making it first where it does not exist. Waits for whoever holds the lock.
     pub(crate) fn lock(&self) -> Result<Locked, Error> {
         loop {

@@ -94,6 +94,14 @@ pub enum Error {
         /// Ours.
         known: u32,
     },
+    /// The kernel is too old for a helper that the programs call.
+    #[error("Linux {}.{} or newer is needed, this is {found}", .needed.0, .needed.1)]
+    TooOld {
+        /// Major and minor.
+        needed: (u8, u8),
+        /// The running kernel's release.
+        found: String,
+    },
     /// The object has no such part: object and program are not of one build.
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),

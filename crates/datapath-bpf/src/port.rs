@@ -64,6 +64,7 @@ impl Port {
         entry: PortEntry,
         capacity: Capacity,
     ) -> Result<Self, Error> {
+        refuse_old_kernel()?;
         fs::create_dir(dir).map_err(|source| file("create", dir, source))?;
         Self::fill(dir, interface, entry, capacity).inspect_err(|_| {
             // The first error is the one to report.
@@ -346,6 +347,23 @@ const MAPS: [(&str, &str); 6] = [
     ("members", "MEMBERS"),
     ("drops", "DROPS"),
 ];
+
+/// `bpf_loop`, the youngest of the helpers that the programs call.
+const OLDEST: (u8, u8) = (5, 17);
+
+fn refuse_old_kernel() -> Result<(), Error> {
+    match KernelVersion::current() {
+        Ok(found) if found < KernelVersion::new(OLDEST.0, OLDEST.1, 0) => Err(Error::TooOld {
+            needed: OLDEST,
+            found: nix::sys::utsname::uname().map_or_else(
+                |errno| errno.to_string(),
+                |name| name.release().to_string_lossy().into_owned(),
+            ),
+        }),
+        // One that does not say what it is may well be new enough; the verifier will tell.
+        _ => Ok(()),
+    }
+}
 
 fn device_link_name(ifindex: u32) -> String {
     format!("device_link_{ifindex}")

@@ -26,7 +26,8 @@ const MARK: &str = "ipvlan-demo-";
 const NAMES: &str = "run/netns";
 const STATE: &str = "/sys/fs/bpf/ipvlan/";
 
-/// How long the agent may take to end.
+/// How long a call of the program may take, and how long the agent may take to end.
+const CALL: Duration = Duration::from_secs(2);
 const AGENT: Duration = Duration::from_secs(5);
 
 /// Takes this process there.
@@ -71,6 +72,10 @@ fn players() -> Vec<(u32, u32)> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid| Some((pid, director_of(pid)?)))
         .collect()
+}
+
+fn is_ipvlan(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"ipvlan\n")
 }
 
 fn is_agent(pid: u32) -> bool {
@@ -120,11 +125,17 @@ pub(super) fn clear(director: u32) -> Vec<String> {
         let players = players().into_iter();
         players.filter(move |&(pid, under)| under == director && pid != me)
     };
-    let agents = agents(director);
-    let states: Vec<PathBuf> = agents.iter().copied().filter_map(state_of).collect();
+    // A call of the program ends by itself, with all that it began undone or done.
+    for (pid, _) in others().filter(|&(pid, _)| !is_ipvlan(pid)) {
+        end_process(pid);
+    }
+    let is_call = |(pid, _)| is_ipvlan(pid) && !is_agent(pid);
+    let _: bool = within(CALL, || !others().any(is_call));
     for (pid, _) in others().filter(|&(pid, _)| !is_agent(pid)) {
         end_process(pid);
     }
+    let agents = agents(director);
+    let states: Vec<PathBuf> = agents.iter().copied().filter_map(state_of).collect();
     // An agent does not leave the stage either; with neither there are no names any more.
     let on_stage = agents.first().copied().or((director == me).then_some(me));
     if let Some(pid) = on_stage {
