@@ -50,7 +50,7 @@ fn device_egress(ctx: TcContext) -> i32 {
     }
     let verdict = tx(port, skb.ifindex(), &skb, &Tables);
     let fix = verdict.fix();
-    if !fix.is_nothing() && verdict.action() != Action::Drop {
+    if !fix.is_nothing() {
         if fix.has(Fix::SEALED) {
             match skb.has_pending_checksum() {
                 Some(false) => {}

@@ -15,7 +15,8 @@ pub enum DropReason {
     /// the device into a network that its parent's owner did not give it.
     Vlan = 2,
     /// The device sent to one of the addresses that bridges keep to themselves
-    /// (01:80:c2:00:00:00 to :0f: spanning tree, PAUSE, LACP, LLDP; IEEE 802.1Q table 8-1).
+    /// (01:80:c2:00:00:00 to :0f: spanning tree, PAUSE, LACP, LLDP; IEEE 802.1Q table 8-1), or MAC
+    /// control frames to any address.
     LinkLocalGroup = 3,
     /// The device sent ARP that is not Ethernet and IPv4, or is cut short, so that its sender
     /// field cannot be checked (RFC 826).

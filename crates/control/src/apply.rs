@@ -2,7 +2,8 @@
 //!
 //! A step that fails does not stop the ones behind it: they concern other devices, and a device
 //! that vanishes between plan and apply is nothing special. What failed is reported together, and
-//! still differs at the next look.
+//! still differs at the next look; but for a device that could not follow its parent's MAC address or
+//! MTU, which then stay what they were: frames are rewritten all the same.
 
 use std::collections::BTreeMap;
 use std::fs;

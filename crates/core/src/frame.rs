@@ -19,6 +19,8 @@ pub(crate) const VLAN: u16 = 0x8100;
 pub(crate) const VLAN_SERVICE: u16 = 0x88a8;
 /// Service tag before it was standardised.
 pub(crate) const VLAN_OLD: u16 = 0x9100;
+/// PAUSE and the like (IEEE 802.3 annex 31).
+pub(crate) const MAC_CONTROL: u16 = 0x8808;
 /// Smaller numbers are lengths (IEEE 802.3).
 pub(crate) const FIRST_ETHERTYPE: u16 = 0x0600;
 

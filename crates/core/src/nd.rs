@@ -138,7 +138,7 @@ fn find<F: Frame>(frame: &F) -> Result<Message, DropReason> {
     let mut next = head[6];
     let mut at = PAYLOAD;
     let mut fragment = false;
-    for _ in 0..HEADERS {
+    for _ in 0..=HEADERS {
         match next {
             ICMPV6 => return message(frame, at, end, fragment),
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 | FRAGMENT

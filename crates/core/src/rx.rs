@@ -24,7 +24,7 @@
 
 use ipvlan_abi::{Mode, Owner, PortEntry};
 
-use crate::frame::{ARP, Ethernet, Frame, IPV6, Mac, VLAN, VLAN_SERVICE};
+use crate::frame::{ARP, Ethernet, Frame, IPV6, MAC_CONTROL, Mac, VLAN, VLAN_SERVICE};
 use crate::l3::{Arp, Owners, destination_owner};
 use crate::nd::solicited;
 use crate::verdict::Verdict;
@@ -41,7 +41,7 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
     let group = ethernet.destination.is_group();
     match port.mode() {
         Mode::L2 if group => rx_group(port, ethernet, frame, owners),
-        Mode::L3 if group || ethernet.ethertype == ARP => Verdict::PASS,
+        Mode::L3 if group => Verdict::PASS,
         Mode::L2 if ethernet.ethertype == ARP => match Arp::of(frame) {
             Some(arp) if arp.answers_a_probe() => Verdict::FLOOD,
             Some(arp) => deliver_or_pass(owners.v4(arp.target)),
@@ -65,7 +65,7 @@ fn rx_group<F: Frame, O: Owners>(
         return Verdict::PASS;
     }
     match ethernet.ethertype {
-        VLAN | VLAN_SERVICE => Verdict::PASS,
+        VLAN | VLAN_SERVICE | MAC_CONTROL => Verdict::PASS,
         ARP => match Arp::of(frame) {
             Some(arp) if arp.is_question() => deliver_or_pass(owners.v4(arp.target)),
             _ => Verdict::FLOOD,

@@ -14,7 +14,11 @@
 //! sibling's, the parent's, or is routed by the parent's namespace.
 //!
 //! private: nothing goes to a sibling, broadcast included (the driver stops unicast only).
-//! vepa: what would go to a sibling or to the parent goes to the wire; broadcast goes to both.
+//! vepa: unicast that would go to a sibling, and in l2 to the parent, goes to the wire; broadcast goes
+//! to both, and a question to whom it asks for.
+//!
+//! The answer to an ARP probe names nobody as its target, so it goes to every sibling, although it is
+//! unicast, and like every flood to the wire, which ignores it.
 //!
 //! Limits: source IP addresses are not checked. A frame longer than the parent's MTU is dropped,
 //! not fragmented.
@@ -24,8 +28,8 @@
 use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, PortEntry};
 
 use crate::frame::{
-    ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, Mac, RARP, VLAN,
-    VLAN_OLD, VLAN_SERVICE,
+    ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, MAC_CONTROL, Mac,
+    RARP, VLAN, VLAN_OLD, VLAN_SERVICE,
 };
 use crate::l3::{
     ARP_BYTES, ARP_SENDER_MAC, Arp, Owners, destination_owner, v4_destination, v6_destination,
@@ -71,6 +75,7 @@ fn tx_l2<F: Frame, O: Owners>(
         RARP => return Verdict::drop(DropReason::Rarp),
         VLAN | VLAN_SERVICE | VLAN_OLD => return Verdict::drop(DropReason::Vlan),
         0..FIRST_ETHERTYPE => return Verdict::drop(DropReason::Llc),
+        MAC_CONTROL => return Verdict::drop(DropReason::LinkLocalGroup),
         _ => fix,
     };
     if ethernet.destination == own {
@@ -113,7 +118,7 @@ fn tx_own<F: Frame, O: Owners>(
         ARP => match Arp::of(frame) {
             // One of us has asked, and the answer does not say who.
             Some(arp) if arp.answers_a_probe() && matches!(flag, Flag::Bridge) => {
-                return Verdict::FLOOD;
+                return send(port, frame, Verdict::FLOOD);
             }
             Some(arp) => owners.v4(arp.target),
             None => return Verdict::PARENT,
@@ -175,12 +180,17 @@ fn tx_l3<F: Frame, O: Owners>(
             // Class D, and 255.255.255.255 with the rest of the reserved class E.
             Some([224..=255, ..]) => return Verdict::drop(DropReason::Group),
             // 127.0.0.0/8 must not appear outside of a host (RFC 1122 section 3.2.1.3).
-            Some([127, ..]) | None => return Verdict::drop(DropReason::IpMalformed),
+            Some([127, ..] | [0, 0, 0, 0]) | None => {
+                return Verdict::drop(DropReason::IpMalformed);
+            }
             Some(address) => owners.v4(address),
         },
         IPV6 => match v6_destination(frame) {
             Some([0xff, ..]) => return Verdict::drop(DropReason::Group),
-            None => return Verdict::drop(DropReason::IpMalformed),
+            // :: and ::1 stay inside of a host, too (RFC 4291 section 2.5).
+            Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 | 1]) | None => {
+                return Verdict::drop(DropReason::IpMalformed);
+            }
             // With a link-layer option in it, and by a route, it would say to the LAN what ARP may
             // not say here either.
             Some(address) => match nd::is_nd(frame) {

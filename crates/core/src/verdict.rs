@@ -158,10 +158,13 @@ impl Verdict {
         Self(((Action::Drop as u64) << ACTION) | ((reason as u64) << REASON))
     }
 
-    /// The same, with `fix` to be made first. What is dropped needs none.
+    /// The same, with `fix` to be made first; what is dropped needs none.
     #[inline(always)]
     pub const fn with(self, fix: Fix) -> Self {
-        Self(self.0 | fix.0)
+        match self.action() {
+            Action::Drop => self,
+            _ => Self(self.0 | fix.0),
+        }
     }
 
     /// Where to.

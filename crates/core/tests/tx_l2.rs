@@ -433,7 +433,6 @@ fn what_is_dropped_is_not_rewritten_first() {
 }
 
 #[test]
-#[ignore = "finding 5 in findings-core.md: a PAUSE frame to a unicast address goes out"]
 fn mac_control_interferes_with_the_link_whatever_its_address() {
     for destination in [LAN, BROADCAST] {
         let frame = ethernet(destination, OWN, PAUSE, &[0, 1, 0xff, 0xff]);

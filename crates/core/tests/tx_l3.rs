@@ -336,7 +336,6 @@ fn what_could_hide_neighbour_discovery_is_refused() {
 }
 
 #[test]
-#[ignore = "finding 6 in findings-core.md: ::1 is routed, 127.0.0.1 is not"]
 fn the_ipv6_loopback_address_stays_inside_its_host() {
     let mut loopback = [0; 16];
     loopback[15] = 1;

@@ -7,6 +7,11 @@
 //!
 //! What a test run cannot do: set the packet type (it follows from the address) or a VLAN tag outside
 //! of the bytes, and, in newer kernels, take an IP packet that is shorter than its fixed header; or a frame that does not fit a page.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test panics where it cannot go on"
+)]
 
 use std::collections::HashMap;
 use std::net::IpAddr;
