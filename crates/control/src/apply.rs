@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use ipvlan_abi::MAX_OWNERS;
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Netlink, Nsid, netns};
 use nix::errno::Errno;
@@ -55,7 +56,16 @@ impl<'a> Apply<'a> {
                 port,
                 address,
                 owner,
-            } => Ok(self.port(*port)?.set_owner(*address, *owner)?),
+            } => self
+                .port(*port)?
+                .set_owner(*address, *owner)
+                .map_err(|error| match error.errno() {
+                    Some(libc::E2BIG) => Error::NoRoom {
+                        address: *address,
+                        max: MAX_OWNERS,
+                    },
+                    _ => error.into(),
+                }),
             Step::SetMember { port, slot, host } => {
                 Ok(self.port(*port)?.set_member(*slot, *host)?)
             }

@@ -39,6 +39,14 @@ pub enum Error {
         /// The limit.
         max: u32,
     },
+    /// No room for another address.
+    #[error("no room for {address}: the devices of one parent can own {max} addresses of a family")]
+    NoRoom {
+        /// The address that stays without owner.
+        address: std::net::IpAddr,
+        /// The limit.
+        max: u32,
+    },
     /// Not root.
     #[error("Operation not permitted: {0}")]
     Permission(String),
@@ -77,7 +85,7 @@ impl Error {
             Self::NoDevice(_) => Some(Errno::ENODEV),
             Self::Exists(_) => Some(Errno::EEXIST),
             Self::BadParent { .. } => Some(Errno::EINVAL),
-            Self::Full { .. } => Some(Errno::ENOSPC),
+            Self::Full { .. } | Self::NoRoom { .. } => Some(Errno::ENOSPC),
             Self::Permission(_) => Some(Errno::EPERM),
             Self::Netlink(error) => Some(error.errno()),
             Self::Datapath(error) => error.errno().map(Errno::from_raw),

@@ -65,6 +65,8 @@ fn sweep(store: &Store) -> Result<(), Error> {
     let Some(locked) = store.lock_existing()? else {
         return Ok(());
     };
+    // Whoever makes a port holds this lock, dead namespace or not.
+    locked.remove_abandoned()?;
     for parent in store.ports() {
         let port = store.port(parent)?;
         if port.is_orphaned()? {

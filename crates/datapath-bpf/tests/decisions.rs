@@ -266,6 +266,10 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
+        Self::with(Capacity::default())
+    }
+
+    fn with(capacity: Capacity) -> Self {
         // A mount namespace and a network namespace of this thread's own: nothing is left behind.
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
             .expect("needs root; run: cargo xtask test");
@@ -283,7 +287,7 @@ impl Machine {
             flag: 0,
             bits: 0,
         };
-        let mut port = Port::create(&dir.join("port"), "lo", entry, Capacity::default()).unwrap();
+        let mut port = Port::create(&dir.join("port"), "lo", entry, capacity).unwrap();
         for (address, owner) in V4.iter().zip(OWNERS) {
             port.set_owner(IpAddr::from(*address), owner).unwrap();
         }
@@ -433,6 +437,37 @@ fn the_ebpf_build_decides_as_the_native_build() {
             "some frame's verdict is {action:?}"
         );
     }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_full_table_refuses_one_address_and_keeps_the_others() {
+    let mut machine = Machine::with(Capacity { owners: 4 });
+    let owner = OWNERS[1];
+    // Three are there.
+    machine
+        .port
+        .set_owner(IpAddr::from([10, 9, 9, 4]), owner)
+        .expect("room for a fourth");
+    let before = machine.port.owners().unwrap();
+    let error = machine
+        .port
+        .set_owner(IpAddr::from([10, 9, 9, 5]), owner)
+        .expect_err("full");
+    assert_eq!(error.errno(), Some(libc::E2BIG), "{error}");
+    assert_eq!(machine.port.owners().unwrap(), before, "nothing is lost");
+    machine
+        .port
+        .set_owner(IpAddr::from([10, 9, 9, 4]), OWNERS[2])
+        .expect("an owner can change");
+    machine
+        .port
+        .remove_owner(IpAddr::from([10, 9, 9, 4]))
+        .unwrap();
+    machine
+        .port
+        .set_owner(IpAddr::from([10, 9, 9, 5]), owner)
+        .expect("there is room again");
 }
 
 #[test]

@@ -1,0 +1,623 @@
+//! The devices' addresses and places are followed without being told.
+
+#![expect(
+    clippy::expect_used,
+    reason = "clippy knows a test by its attribute, not the functions beside it"
+)]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipvlan_tests::packet::mac_text;
+use ipvlan_tests::traffic::{self, Ear};
+use ipvlan_tests::{Mode, Net, Ns, PATIENCE, Sniffer, eventually};
+
+/// True once nobody answers at `address` any more.
+fn falls_silent(from: &Ns, address: &str) -> bool {
+    eventually(PATIENCE, || {
+        from.sh("ip neigh flush all");
+        !from.answers(address)
+    })
+}
+
+/// What `ipvlan -j -d link show` says.
+fn shown(net: &Net) -> serde_json::Value {
+    serde_json::from_str(&net.ipvlan("-j -d link show").expect()).expect("JSON")
+}
+
+fn count(net: &Net) -> usize {
+    shown(net).as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn a_device_moved_by_pid_is_followed() {
+    let net = Net::new(Mode::L2).build();
+    net.ipvlan("link add link eth0 name ipvl0 type ipvlan mode l2")
+        .expect_quiet();
+    let child = net.host.spawn("unshare -n sleep 600");
+    let place = || std::fs::read_link(format!("/proc/{}/ns/net", child.pid())).ok();
+    let here = net
+        .host
+        .enter(|| std::fs::read_link("/proc/thread-self/ns/net").ok());
+    assert!(
+        eventually(PATIENCE, || place().is_some() && place() != here),
+        "it unshares"
+    );
+    net.host
+        .sh(&format!("ip link set dev ipvl0 netns {}", child.pid()));
+    let inside = |line: &str| {
+        net.host.sh(&format!(
+            "nsenter --net=/proc/{}/ns/net {line}",
+            child.pid()
+        ))
+    };
+    inside("ip link set ipvl0 name eth0");
+    inside("ip link set eth0 up");
+    inside("ip addr add 10.1.0.10/24 dev eth0");
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "a device in a namespace without a name is reached"
+    );
+    assert_eq!(count(&net), 1, "and shown: {}", shown(&net));
+    child.kill();
+    assert!(
+        falls_silent(&net.lan, "10.1.0.10"),
+        "it goes with its namespace"
+    );
+    net.assert_clean();
+}
+
+#[test]
+fn a_device_is_renamed() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    let ns = &net.dev(0).ns;
+    ns.sh("ip link set ipvl0 name uplink");
+    assert!(net.lan.reaches("10.1.0.10"), "it works on by another name");
+    ns.sh("ip addr add 10.1.0.20/24 dev uplink");
+    assert!(net.lan.reaches("10.1.0.20"), "and is still followed");
+    assert_eq!(shown(&net)[0]["ifname"], "uplink", "{}", shown(&net));
+    ns.sh("ip link del uplink");
+    net.assert_clean();
+}
+
+#[test]
+fn the_address_of_a_device_that_is_down_falls_to_the_host() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    net.dev(0).ns.sh("ip link set ipvl0 down");
+    assert!(
+        falls_silent(&net.lan, "10.1.0.10"),
+        "a device that is down does not answer"
+    );
+    // As with the driver (row A09): the host may have it now.
+    net.host.sh("ip addr add 10.1.0.10/32 dev lo");
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "what a device that is down had falls to the host"
+    );
+    net.host.sh("ip addr del 10.1.0.10/32 dev lo");
+    net.dev(0).ns.sh("ip link set ipvl0 up");
+    net.dev(0).ns.sh("ip addr add fd00::10/64 dev ipvl0 nodad");
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "up again, it has its address again"
+    );
+    assert!(
+        net.lan.reaches("fd00::10"),
+        "up again, it has its address again"
+    );
+}
+
+#[test]
+fn addresses_come_change_and_go() {
+    for mode in [Mode::L2, Mode::L3] {
+        let net = Net::new(mode).devices(1).build();
+        let ns = &net.dev(0).ns;
+        let (more4, more6, other) = match mode {
+            Mode::L2 => ("10.1.0.20", "fd00::20", "10.1.0.21"),
+            Mode::L3 => ("10.2.0.20", "fd02::20", "10.2.0.21"),
+        };
+        ns.sh(&format!("ip addr add {more4}/24 dev ipvl0"));
+        ns.sh(&format!("ip addr add {more6}/64 dev ipvl0 nodad"));
+        assert!(
+            net.lan.reaches(more4),
+            "{mode}: a second address is reached"
+        );
+        assert!(
+            net.lan.reaches(more6),
+            "{mode}: a second address is reached"
+        );
+        ns.sh(&format!("ip addr del {more4}/24 dev ipvl0"));
+        ns.sh(&format!("ip addr del {more6}/64 dev ipvl0"));
+        ns.sh(&format!("ip addr add {other}/24 dev ipvl0"));
+        assert!(
+            net.lan.reaches(other),
+            "{mode}: a changed address is reached"
+        );
+        assert!(
+            falls_silent(&net.lan, more4),
+            "{mode}: a removed one is not"
+        );
+        assert!(
+            falls_silent(&net.lan, more6),
+            "{mode}: a removed one is not"
+        );
+        let first = net.dev(0).v4.to_string();
+        assert!(net.lan.reaches(&first), "{mode}: the first one stays");
+        // In a burst.
+        let lines: String = (100..200)
+            .map(|last| format!("addr add {}{last}/32 dev ipvl0\n", &more4[..7]))
+            .collect();
+        ns.batch(&lines);
+        for last in [100, 150, 199] {
+            assert!(
+                net.lan.reaches(&format!("{}{last}", &more4[..7])),
+                "{mode}: of a hundred, {last}"
+            );
+        }
+        ns.batch(&lines.replace("add ", "del ").replace("del dev", "add dev"));
+        assert!(
+            falls_silent(&net.lan, &format!("{}150", &more4[..7])),
+            "{mode}: a hundred go"
+        );
+    }
+}
+
+#[test]
+fn a_device_moves_on_to_another_namespace() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    let next = net.namespace("next");
+    net.dev(0)
+        .ns
+        .sh(&format!("ip link set ipvl0 netns {}", next.name()));
+    assert!(
+        falls_silent(&net.lan, "10.1.0.10"),
+        "its addresses stay behind and are nobody's"
+    );
+    next.batch("link set ipvl0 up\naddr add 10.1.0.30/24 dev ipvl0\naddr add fd00::30/64 dev ipvl0 nodad\n");
+    for address in ["10.1.0.30", "fd00::30"] {
+        assert!(
+            net.lan.reaches(address),
+            "it is followed to where it went: {address}"
+        );
+        assert!(
+            net.dev(1).ns.reaches(address),
+            "by siblings, too: {address}"
+        );
+    }
+    // And home, where the parent is.
+    next.sh(&format!("ip link set ipvl0 netns {}", net.host.name()));
+    // As below: the host answers by eth0.
+    net.host.sh(&format!(
+        "ip neigh replace 10.1.0.254 lladdr {} dev eth0 nud permanent",
+        mac_text(net.lan.mac("lan0"))
+    ));
+    net.host
+        .batch("link set ipvl0 up\naddr add 10.1.0.31/32 dev ipvl0\n");
+    assert!(net.lan.reaches("10.1.0.31"), "it is followed home");
+}
+
+#[test]
+fn a_device_may_stay_with_its_parent() {
+    let mut net = Net::new(Mode::L2).devices(1).build();
+    net.ipvlan("link add link eth0 name shim0 type ipvlan mode l2")
+        .expect_quiet();
+    net.host.batch("link set shim0 up\naddr add 10.1.0.40/32 dev shim0\nroute add 10.1.0.10/32 dev shim0 src 10.1.0.40\n");
+    // The host answers by eth0, and the answer to its ARP is for whoever owns the sender's address:
+    // the device. Row "host → slave via an ipvlan slave in the host netns" of the specification.
+    net.host.sh(&format!(
+        "ip neigh replace 10.1.0.254 lladdr {} dev eth0 nud permanent",
+        mac_text(net.lan.mac("lan0"))
+    ));
+    assert!(
+        net.lan.reaches("10.1.0.40"),
+        "the LAN reaches a device in the parent's namespace"
+    );
+    assert!(
+        net.dev(0).ns.reaches("10.1.0.40"),
+        "and so does its sibling"
+    );
+    assert!(
+        net.host.reaches("10.1.0.10"),
+        "through it the host reaches its devices"
+    );
+    assert!(
+        net.lan.reaches("10.1.0.1"),
+        "the host itself is reached as before"
+    );
+    let ear = Ear::on(&net.host, "10.1.0.40".parse().expect("it"));
+    Ear::on(&net.dev(0).ns, "10.1.0.40".parse().expect("it")).say(
+        "10.1.0.255".parse().expect("it"),
+        0,
+        b"all",
+    );
+    assert!(ear.hears(b"all", PATIENCE).is_some(), "it hears broadcast");
+    net.host.sh("ip link del shim0");
+    net.devices.clear();
+    net.assert_clean();
+}
+
+#[test]
+fn a_device_deleted_from_inside_is_gone() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    net.dev(0).ns.sh("ip link del ipvl0");
+    assert!(
+        falls_silent(&net.lan, "10.1.0.10"),
+        "it does not answer any more"
+    );
+    assert!(
+        eventually(PATIENCE, || count(&net) == 1),
+        "it is not shown any more: {}",
+        shown(&net)
+    );
+    net.dev(1).ns.sh("ip addr add 10.1.0.10/24 dev ipvl1");
+    assert!(net.lan.reaches("10.1.0.10"), "its address is free at once");
+    net.dev(1).ns.sh("ip link del ipvl1");
+    net.assert_clean();
+}
+
+#[test]
+fn a_device_goes_with_its_namespace() {
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    net.devices[0].ns.kill();
+    assert!(
+        falls_silent(&net.lan, "10.1.0.10"),
+        "it does not answer any more"
+    );
+    net.dev(1).ns.sh("ip addr add 10.1.0.10/24 dev ipvl1");
+    assert!(net.lan.reaches("10.1.0.10"), "its address is free");
+    net.devices[1].ns.kill();
+    net.assert_clean();
+}
+
+#[test]
+fn devices_have_the_parent_s_mac_address_also_after_it_changed() {
+    for mode in [Mode::L2, Mode::L3] {
+        let net = Net::new(mode).devices(2).build();
+        let wire = Sniffer::on(&net.lan, "lan0");
+        let new = [2, 0, 0, 0, 0x12, 0x34];
+        net.host
+            .sh(&format!("ip link set eth0 address {}", mac_text(new)));
+        for dev in &net.devices {
+            assert!(
+                eventually(PATIENCE, || dev.ns.mac(&dev.name) == new),
+                "{mode}: devices follow"
+            );
+        }
+        let _: Vec<_> = wire.drain(Duration::from_millis(100));
+        net.lan.sh("ip neigh flush all");
+        for dev in &net.devices {
+            for address in dev.addresses() {
+                assert!(
+                    net.lan.reaches(&address),
+                    "{mode}: {address} is reached again"
+                );
+            }
+            assert!(dev.ns.reaches("10.1.0.254"), "{mode}: and reaches");
+        }
+        assert!(
+            net.dev(0).ns.reaches(&net.dev(1).v4.to_string()),
+            "{mode}: siblings, too"
+        );
+        let strangers: Vec<_> = wire
+            .heard()
+            .into_iter()
+            .filter(|seen| seen.source() != new)
+            .collect();
+        assert!(
+            strangers.is_empty(),
+            "{mode}: the wire sees the new one only: {strangers:?}"
+        );
+    }
+}
+
+#[test]
+fn devices_follow_the_parent_s_mtu() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    for mtu in [1300, 1500, 2000] {
+        net.lan.sh(&format!("ip link set lan0 mtu {mtu}"));
+        net.host.sh(&format!("ip link set eth0 mtu {mtu}"));
+        assert!(
+            eventually(PATIENCE, || net.dev(0).ns.link("ipvl0").mtu == mtu),
+            "the device's MTU becomes {mtu}"
+        );
+        let size = mtu - 28;
+        let ping = net.dev(0).ns.try_sh(&format!(
+            "ping -n -q -c 2 -i 0.1 -W 2 -M do -s {size} 10.1.0.254"
+        ));
+        assert!(ping.ok(), "{size} bytes fit: {ping:?}");
+    }
+}
+
+#[test]
+fn devices_have_carrier_when_the_parent_has() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    net.host.sh("ip link set eth0 down");
+    for dev in &net.devices {
+        assert!(
+            eventually(PATIENCE, || !dev.ns.link(&dev.name).has_carrier()),
+            "a parent that is down takes the carrier away"
+        );
+    }
+    net.host.sh("ip link set eth0 up");
+    for dev in &net.devices {
+        assert!(
+            eventually(PATIENCE, || dev.ns.link(&dev.name).has_carrier()),
+            "and gives it back"
+        );
+    }
+    assert!(net.lan.reaches("10.1.0.10"), "all works again");
+    assert!(net.dev(0).ns.reaches("10.1.0.11"), "all works again");
+    net.lan.sh("ip link set lan0 down");
+    assert!(
+        eventually(PATIENCE, || !net.dev(0).ns.link("ipvl0").has_carrier()),
+        "a pulled cable does it, too"
+    );
+}
+
+#[test]
+fn devices_go_with_their_parent() {
+    let mut net = Net::new(Mode::L2).devices(3).build();
+    net.host.sh("ip link add eth1 type veth peer name wire1");
+    net.host.batch("link set eth1 up\nlink set wire1 up\n");
+    let ns = net.namespace("other");
+    net.ipvlan(&format!(
+        "link add link eth1 name other0 netns {} type ipvlan mode l3",
+        ns.name()
+    ))
+    .expect_quiet();
+    net.host.sh("ip link del eth0");
+    for dev in &net.devices {
+        assert!(
+            eventually(PATIENCE, || dev.ns.find_link(&dev.name).is_none()),
+            "a parent that is deleted takes its devices with it"
+        );
+    }
+    assert!(
+        ns.find_link("other0").is_some(),
+        "those of another parent stay"
+    );
+    assert!(eventually(PATIENCE, || count(&net) == 1), "{}", shown(&net));
+    net.devices.clear();
+    assert!(net.ipvlan("link show").ok(), "there is something to show");
+    ns.sh("ip link del other0");
+    net.assert_clean();
+}
+
+#[test]
+fn a_second_device_that_asks_for_another_mode_switches_all() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    let ns = net.namespace("second");
+    net.ipvlan(&format!(
+        "link add link eth0 name second netns {} type ipvlan mode l3",
+        ns.name()
+    ))
+    .expect_quiet();
+    let modes = || {
+        let shown = shown(&net);
+        let all = shown.as_array().cloned().unwrap_or_default();
+        all.iter()
+            .map(|dev| {
+                dev["linkinfo"]["info_data"]["mode"]
+                    .as_str()
+                    .unwrap_or("?")
+                    .to_owned()
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        modes(),
+        ["l3", "l3"],
+        "all devices of a parent share its mode"
+    );
+    let noarp = || net.dev(0).ns.read("ip link show ipvl0").contains("NOARP");
+    assert!(
+        eventually(PATIENCE, noarp),
+        "the first one does no ARP any more"
+    );
+    ns.sh("ip link set second up");
+    let changed = net
+        .program()
+        .run(&net.host, "link set dev shim type ipvlan mode l2");
+    assert!(
+        !changed.ok(),
+        "a device that is not there cannot be changed: {changed:?}"
+    );
+    net.ipvlan("link add link eth0 name third type ipvlan mode l2")
+        .expect_quiet();
+    assert_eq!(modes(), ["l2", "l2", "l2"], "and back");
+    assert!(eventually(PATIENCE, || !noarp()), "ARP is back");
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "and the LAN reaches the first one again"
+    );
+}
+
+#[test]
+fn mode_and_flag_are_changed_by_link_set() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    net.ipvlan("link add link eth0 name here type ipvlan mode l2")
+        .expect_quiet();
+    assert!(
+        net.dev(0).ns.reaches("10.1.0.11"),
+        "siblings reach each other"
+    );
+    net.ipvlan("link set dev here type ipvlan mode l2 private")
+        .expect_quiet();
+    assert!(
+        eventually(PATIENCE, || !net.dev(0).ns.answers("10.1.0.11")),
+        "private"
+    );
+    net.ipvlan("link set dev here type ipvlan mode l2 bridge")
+        .expect_quiet();
+    assert!(net.dev(0).ns.reaches("10.1.0.11"), "bridge");
+    net.ipvlan("link set here type ipvlan mode l3")
+        .expect_quiet();
+    assert!(
+        eventually(PATIENCE, || net
+            .dev(0)
+            .ns
+            .read("ip link show ipvl0")
+            .contains("NOARP")),
+        "l3 in all"
+    );
+}
+
+#[test]
+fn the_first_owner_keeps_a_duplicate() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    let _: bool = net
+        .dev(1)
+        .ns
+        .try_sh("ip addr add 10.1.0.10/24 dev ipvl1")
+        .ok();
+    std::thread::sleep(Duration::from_millis(300));
+    let server: IpAddr = "10.1.0.10".parse().expect("it");
+    net.lan.sh("ip neigh flush all");
+    let tcp = traffic::tcp(&net.dev(0).ns, server, &net.lan, 1 << 16);
+    assert!(tcp.is_ok(), "the first owner still answers: {tcp:?}");
+    let shown = shown(&net).to_string();
+    assert!(
+        shown.contains("10.1.0.10"),
+        "what a device owns is shown with -d: {shown}"
+    );
+    net.dev(0).ns.sh("ip addr del 10.1.0.10/24 dev ipvl0");
+    let second = eventually(PATIENCE, || {
+        traffic::tcp(&net.dev(1).ns, server, &net.lan, 1 << 10).is_ok()
+    });
+    assert!(
+        second,
+        "when the first one gives it up, the second one has it"
+    );
+}
+
+#[test]
+fn the_host_s_own_address_cannot_be_taken() {
+    for mode in [Mode::L2, Mode::L3] {
+        let net = Net::new(mode).devices(2).build();
+        let _: bool = net
+            .dev(0)
+            .ns
+            .try_sh("ip addr add 10.1.0.1/32 dev ipvl0")
+            .ok();
+        let _: bool = net
+            .dev(0)
+            .ns
+            .try_sh("ip addr add fd00::1/128 dev ipvl0 nodad")
+            .ok();
+        std::thread::sleep(Duration::from_millis(300));
+        for host in ["10.1.0.1", "fd00::1"] {
+            let host: IpAddr = host.parse().expect("it");
+            let tcp = traffic::tcp(&net.host, host, &net.lan, 1 << 16);
+            assert!(tcp.is_ok(), "{mode}: the host keeps {host}: {tcp:?}");
+        }
+        // Also one that the host gets later.
+        let later = if mode == Mode::L2 {
+            "10.1.0.20"
+        } else {
+            "10.2.0.20"
+        };
+        net.dev(0)
+            .ns
+            .sh(&format!("ip addr add {later}/32 dev ipvl0"));
+        assert!(net.lan.reaches(later), "{mode}: the device has {later}");
+        net.host.sh(&format!("ip addr add {later}/32 dev eth0"));
+        let address: IpAddr = later.parse().expect("it");
+        let mut last = None;
+        let host_has_it = eventually(PATIENCE, || {
+            let tcp = traffic::tcp(&net.host, address, &net.lan, 100);
+            last.insert(tcp).is_ok()
+        });
+        assert!(host_has_it, "{mode}: the host goes first: {last:?}");
+    }
+}
+
+#[test]
+fn a_parent_is_renamed() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    // A veth may be renamed while it is up since Linux 6.2.
+    net.host.sh("ip link set eth0 down");
+    net.host.sh("ip link set eth0 name wan0");
+    net.host.sh("ip link set wan0 up");
+    assert!(net.lan.reaches("10.1.0.10"), "its devices work on");
+    assert_eq!(shown(&net)[0]["link"], "wan0", "{}", shown(&net));
+    net.ipvlan("link add link wan0 name more type ipvlan mode l2")
+        .expect_quiet();
+    assert_eq!(count(&net), 2, "it is the same parent: {}", shown(&net));
+}
+
+#[test]
+fn a_parent_that_moves_away_leaves_nothing_half_made() {
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    let away = net.namespace("away");
+    net.host
+        .sh(&format!("ip link set eth0 netns {}", away.name()));
+    away.batch("link set eth0 up\naddr add 10.1.0.1/24 dev eth0\n");
+    // The driver's devices move along; ours may, or go as with a parent that was deleted.
+    let gone = eventually(PATIENCE, || {
+        net.devices
+            .iter()
+            .all(|dev| dev.ns.find_link(&dev.name).is_none())
+    });
+    if !gone {
+        assert!(net.lan.reaches("10.1.0.10"), "devices that stay work");
+    }
+    assert!(net.lan.reaches("10.1.0.1"), "the parent works where it is");
+    net.devices.clear();
+    net.assert_clean();
+}
+
+#[test]
+fn of_a_point_to_point_address_the_local_end_is_owned() {
+    // Row A07: the driver keys on the peer, which is never what one wants.
+    let net = Net::new(Mode::L2).devices(1).build();
+    net.dev(0)
+        .ns
+        .sh("ip addr add 10.1.0.30 peer 10.1.0.31 dev ipvl0");
+    assert!(net.lan.reaches("10.1.0.30"), "the local end is reached");
+    assert!(!net.lan.answers("10.1.0.31"), "the peer is somebody else");
+}
+
+#[test]
+fn devices_work_where_ipv6_is_switched_off() {
+    let mut net = Net::new(Mode::L2).build();
+    net.host.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+    net.host.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+    let _: u16 = net.add();
+    let ns = &net.dev(0).ns;
+    ns.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+    ns.batch("link set ipvl0 up\naddr add 10.1.0.10/24 dev ipvl0\n");
+    assert!(net.lan.reaches("10.1.0.10"), "IPv4 does not need IPv6");
+}
+
+#[test]
+fn two_parents_do_not_mix() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    let other = net.namespace("wire1");
+    net.host.batch(&format!(
+        "link add eth1 type veth peer name lan0 netns {}\nlink set eth1 up\naddr add 10.5.0.1/24 dev eth1\n",
+        other.name()
+    ));
+    other.batch("link set lan0 up\naddr add 10.1.0.254/24 dev lan0\n");
+    let guest = net.namespace("guest");
+    net.ipvlan(&format!(
+        "link add link eth1 name v0 netns {} type ipvlan mode l2",
+        guest.name()
+    ))
+    .expect_quiet();
+    // The same address on another parent's wire: row A17.
+    guest.batch("link set v0 up\naddr add 10.1.0.10/24 dev v0\n");
+    assert!(
+        other.reaches("10.1.0.10"),
+        "the second wire reaches its own"
+    );
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "the first wire reaches its own"
+    );
+    guest.sh("ip link del v0");
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "and one that goes takes nothing from the other"
+    );
+    assert_eq!(count(&net), 1, "{}", shown(&net));
+}

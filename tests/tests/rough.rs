@@ -1,0 +1,417 @@
+//! Killed at any instruction, the next call or the agent finishes or undoes the work.
+
+#![expect(
+    clippy::expect_used,
+    reason = "clippy knows a test by its attribute, not the functions beside it"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipvlan_tests::process::kill_hard;
+use ipvlan_tests::{MARK, Mode, Net, PATIENCE, eventually, traffic};
+
+/// Numbers that look random and are the same in every run. `xorshift64`.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn seed() -> u64 {
+    std::env::var("IPVLAN_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0x1b7_1a5)
+}
+
+/// Starts `ipvlan` and kills it after that long, unless it is faster.
+fn kill_after(net: &Net, line: &str, micros: u64) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let child = net.host.enter(|| {
+        Command::new(net.program().path())
+            .args(words)
+            .env(MARK, net.mark())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+    });
+    let mut child = child.expect("ipvlan");
+    thread::sleep(Duration::from_micros(micros));
+    let _: std::io::Result<()> = child.kill();
+    let _: std::io::Result<_> = child.wait();
+}
+
+/// What `bpftool` would be asked: every host end has its device, and every port its parent.
+fn assert_consistent(net: &Net, round: u32) {
+    let shown = net.ipvlan("-j -d link show").expect();
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let devices = shown.as_array().map_or(0, Vec::len);
+    let ends = net
+        .host
+        .links()
+        .iter()
+        .filter(|name| name.starts_with("ipvh"))
+        .count();
+    assert_eq!(
+        devices, ends,
+        "round {round}: as many devices as host ends: {shown}"
+    );
+    let state: Vec<String> = std::fs::read_dir(net.state())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("new-"))
+        .collect();
+    assert!(
+        state.is_empty(),
+        "round {round}: nothing half-made: {state:?}"
+    );
+}
+
+/// Two devices that talk all the time: bytes go round between ns0 and ns1, and ns0 and the LAN.
+fn chatter(net: &Net, stop: &AtomicBool) -> Result<u64, String> {
+    let peers = [
+        (&net.dev(1).ns, IpAddr::V4(net.dev(1).v4)),
+        (&net.lan, IpAddr::from([10, 1, 0, 254])),
+    ];
+    let mut pairs = Vec::new();
+    for (server, address) in peers {
+        let listener = traffic::listen(server, address);
+        let client = traffic::connect(&net.dev(0).ns, address)?;
+        let (served, _) = listener.accept().map_err(|error| error.to_string())?;
+        for stream in [&client, &served] {
+            stream
+                .set_read_timeout(Some(PATIENCE))
+                .map_err(|error| error.to_string())?;
+        }
+        pairs.push((client, served));
+    }
+    let mut rounds = 0;
+    let mut buf = [0; 1000];
+    while !stop.load(Ordering::Relaxed) {
+        for (client, served) in &mut pairs {
+            let write = |error| format!("write: {error}");
+            let read = |error| format!("read: {error}");
+            client.write_all(&[7; 1000]).map_err(write)?;
+            served.read_exact(&mut buf).map_err(read)?;
+            served.write_all(&buf).map_err(write)?;
+            client.read_exact(&mut buf).map_err(read)?;
+        }
+        rounds += 1;
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(rounds)
+}
+
+#[test]
+fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
+    let seed = seed();
+    eprintln!("IPVLAN_TEST_SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    let places = [
+        net.namespace("p0"),
+        net.namespace("p1"),
+        net.namespace("p2"),
+    ];
+    let stop = AtomicBool::new(false);
+    let end = Instant::now() + Duration::from_secs(100);
+    let talked = thread::scope(|scope| {
+        let talk = scope.spawn(|| chatter(&net, &stop));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut kills = 0;
+            while kills < 100 && Instant::now() < end {
+                let name = format!("x{}", dice.roll(4));
+                let place = &places[usize::try_from(dice.roll(3)).expect("0 to 2")];
+                match dice.roll(6) {
+                    0 | 1 => {
+                        let line = format!(
+                            "link add link eth0 name {name} netns {} type ipvlan mode l2",
+                            place.name()
+                        );
+                        kill_after(&net, &line, dice.roll(30_000));
+                        kills += 1;
+                    }
+                    2 => {
+                        let line = format!("-n {} link del {name}", place.name());
+                        kill_after(&net, &line, dice.roll(8_000));
+                        kills += 1;
+                    }
+                    3 => {
+                        // Moving, renaming, addresses: whatever fails, fails.
+                        let next = &places[usize::try_from(dice.roll(3)).expect("0 to 2")];
+                        let _: bool = place.try_sh(&format!("ip link set {name} up")).ok();
+                        let _: bool = place
+                            .try_sh(&format!(
+                                "ip addr add 10.1.0.{}/24 dev {name}",
+                                100 + dice.roll(4)
+                            ))
+                            .ok();
+                        let _: bool = place
+                            .try_sh(&format!("ip link set {name} netns {}", next.name()))
+                            .ok();
+                    }
+                    _ => {
+                        for agent in net.agents() {
+                            thread::sleep(Duration::from_micros(dice.roll(5_000)));
+                            kill_hard(agent);
+                            kills += 1;
+                        }
+                        // The next call starts another one.
+                        let _: bool = net
+                            .ipvlan(&format!(
+                                "link add link eth0 name {name} netns {} type ipvlan mode l2",
+                                place.name()
+                            ))
+                            .ok();
+                    }
+                }
+                if kills % 10 == 9 {
+                    let _: bool = net
+                        .ipvlan("link add link eth0 name probe type ipvlan mode l2")
+                        .ok();
+                    net.host.sh("ip link del probe");
+                    assert!(
+                        eventually(PATIENCE, || net.agents().len() == 1),
+                        "after a call one agent runs: {:?}",
+                        net.agents()
+                    );
+                    let settled = eventually(PATIENCE, || {
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                            assert_consistent(&net, kills)
+                        }))
+                        .is_ok()
+                    });
+                    assert!(settled, "after {kills} kills and a call the state is clean");
+                }
+            }
+            kills
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let talked = talk.join().expect("a thread");
+        let kills = done.unwrap_or_else(|why| std::panic::resume_unwind(why));
+        assert!(kills >= 100, "a hundred kills in time: {kills}");
+        talked
+    });
+    let rounds =
+        talked.unwrap_or_else(|why| panic!("connections of untouched devices live: {why}"));
+    assert!(rounds > 100, "they were busy all the time: {rounds}");
+    assert!(
+        net.lan.reaches("10.1.0.10") && net.lan.reaches("10.1.0.11"),
+        "they are reached"
+    );
+    drop(places);
+    net.devices.clear();
+    net.assert_clean();
+}
+
+#[test]
+fn of_two_that_want_one_name_one_wins() {
+    let mut net = Net::new(Mode::L2).devices(1).build();
+    for round in 0..10 {
+        let done = thread::scope(|scope| {
+            let call = || net.ipvlan("link add link eth0 name twin type ipvlan mode l2");
+            let (one, two) = (scope.spawn(call), scope.spawn(call));
+            [one.join().expect("a thread"), two.join().expect("a thread")]
+        });
+        let won = done.iter().filter(|done| done.ok()).count();
+        assert_eq!(won, 1, "round {round}: one of two wins: {done:?}");
+        let lost = done.iter().find(|done| !done.ok()).expect("one lost");
+        assert_eq!(
+            lost.stderr.trim_end(),
+            "RTNETLINK answers: File exists",
+            "as ip says it"
+        );
+        assert_eq!(lost.status, 2, "as ip says it");
+        assert_consistent(&net, round);
+        net.ipvlan("link del twin").expect_quiet();
+    }
+    net.devices.clear();
+    net.assert_clean();
+}
+
+#[test]
+fn of_two_that_want_two_names_both_win() {
+    // Also when they are the first ones, and both would make the port and start the agent.
+    for round in 0..5 {
+        let net = Net::new(Mode::L2).build();
+        let done = thread::scope(|scope| {
+            let call = |name| {
+                let net = &net;
+                move || {
+                    net.ipvlan(&format!(
+                        "link add link eth0 name {name} type ipvlan mode l2"
+                    ))
+                }
+            };
+            let calls = ["a", "b", "c", "d"].map(|name| scope.spawn(call(name)));
+            calls.map(|call| call.join().expect("a thread"))
+        });
+        assert!(
+            done.iter().all(|done| done.ok()),
+            "round {round}: all win: {done:?}"
+        );
+        assert_consistent(&net, round);
+        assert_eq!(net.agents().len(), 1, "round {round}: one agent runs");
+        for name in ["a", "b", "c", "d"] {
+            net.ipvlan(&format!("link del {name}")).expect_quiet();
+        }
+        net.assert_clean();
+    }
+}
+
+#[test]
+fn a_device_is_deleted_under_traffic() {
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    let flood = net.lan.spawn("ping -q -f 10.1.0.10");
+    let other = net.dev(1).ns.spawn("ping -q -f 10.1.0.10");
+    let wide = net.dev(0).ns.spawn("ping -q -f -b 10.1.0.255");
+    thread::sleep(Duration::from_millis(300));
+    for round in 0..5 {
+        net.dev(0).ns.sh("ip link del ipvl0");
+        net.ipvlan(&format!(
+            "link add link eth0 name ipvl0 netns {} type ipvlan mode l2",
+            net.dev(0).ns.name()
+        ))
+        .expect_quiet();
+        net.dev(0).configure();
+        assert!(
+            net.dev(0).ns.reaches("10.1.0.254"),
+            "round {round}: a new one works at once"
+        );
+    }
+    drop((flood, other, wide));
+    net.devices.clear();
+    net.assert_clean();
+}
+
+#[test]
+fn traffic_goes_on_without_an_agent() {
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    for agent in net.agents() {
+        kill_hard(agent);
+    }
+    assert!(
+        eventually(PATIENCE, || net.agents().is_empty()),
+        "no agent runs"
+    );
+    for address in ["10.1.0.10", "fd00::11"] {
+        assert!(net.lan.reaches(address), "frames do not wait for a process");
+    }
+    net.dev(0).ns.sh("ip addr add 10.1.0.20/24 dev ipvl0");
+    net.ipvlan("link add link eth0 name next type ipvlan mode l2")
+        .expect_quiet();
+    assert!(
+        net.lan.reaches("10.1.0.20"),
+        "what changed meanwhile is caught up with"
+    );
+    assert_eq!(net.agents().len(), 1, "the next call started an agent");
+    net.ipvlan("link del next").expect_quiet();
+    // Without an agent, one call is enough to clean up after namespaces that died.
+    for agent in net.agents() {
+        kill_hard(agent);
+    }
+    net.devices.clear();
+    net.ipvlan("--no-agent link add link eth0 name last type ipvlan mode l2")
+        .expect_quiet();
+    assert_eq!(net.agents(), Vec::<u32>::new(), "--no-agent starts none");
+    net.ipvlan("link del last").expect_quiet();
+    net.assert_clean();
+}
+
+#[test]
+fn a_host_that_dies_without_an_agent_is_cleaned_up_after() {
+    let mut net = Net::new(Mode::L2).devices(1).build();
+    for agent in net.agents() {
+        kill_hard(agent);
+    }
+    let state = net.state();
+    net.devices.clear();
+    net.host.kill();
+    let other = Net::new(Mode::L2).devices(1).build();
+    drop(other);
+    assert!(
+        eventually(PATIENCE, || !state.exists()),
+        "the next agent's start sweeps what a dead namespace left: {}",
+        state.display()
+    );
+}
+
+#[test]
+fn one_may_look_at_any_time() {
+    let net = Net::new(Mode::L2).build();
+    let stop = AtomicBool::new(false);
+    let looks = thread::scope(|scope| {
+        let lookers = ["link show", "-j -d -s -s link show", "stats"].map(|line| {
+            let (net, stop) = (&net, &stop);
+            scope.spawn(move || {
+                let mut failed = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let done = net.ipvlan(line);
+                    if !done.ok() {
+                        failed.push(done.stderr);
+                    }
+                }
+                failed
+            })
+        });
+        let done: Vec<_> = (0..40)
+            .map(|_| {
+                let add = net.ipvlan("link add link eth0 name ipvl0 type ipvlan mode l2");
+                [add, net.host.try_sh("ip link del ipvl0")]
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        (done, lookers.map(|looker| looker.join().expect("a thread")))
+    });
+    let (done, looks) = looks;
+    assert!(
+        done.iter().flatten().all(|done| done.ok()),
+        "who looks is in nobody's way: {done:?}"
+    );
+    let failed: Vec<String> = looks.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "to look is never an error: {failed:?}");
+    net.assert_clean();
+}
+
+#[test]
+fn what_was_half_made_goes_when_its_namespace_is_dead() {
+    let mut dice = Dice(seed());
+    for _ in 0..100 {
+        let mut net = Net::new(Mode::L2).build();
+        let line = "--no-agent link add link eth0 name ipvl0 type ipvlan mode l2";
+        kill_after(&net, line, 1_000 + dice.roll(15_000));
+        let state = net.state();
+        let half_made = std::fs::read_dir(&state).into_iter().flatten().flatten();
+        if !half_made
+            .into_iter()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("new-"))
+        {
+            let _: bool = net.ipvlan("--no-agent link del ipvl0").ok();
+            let _: bool = net.ipvlan(line).ok();
+            net.ipvlan("--no-agent link del ipvl0").expect_quiet();
+            continue;
+        }
+        net.host.kill();
+        // Any call elsewhere that starts an agent sweeps.
+        drop(Net::new(Mode::L2).devices(1).build());
+        assert!(
+            eventually(PATIENCE, || !state.exists()),
+            "a port that was being made when its namespace died is swept: {}",
+            state.display()
+        );
+        return;
+    }
+    eprintln!("never killed at that moment: nothing was tested");
+}
