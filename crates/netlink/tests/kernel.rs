@@ -552,13 +552,16 @@ fn an_id_leads_back_to_the_namespace_and_its_name() {
                 .unwrap()
                 .is_some_and(|ns| ns.is_same(&there))
         );
-        assert_eq!(netns::name_of(&mut nl, id).as_deref(), Some("nlt-a"));
+        assert_eq!(
+            netns::names(&mut nl).get(&id).map(String::as_str),
+            Some("nlt-a")
+        );
         assert!(
             netns::find(&mut nl, anywhere_id)
                 .unwrap()
                 .is_some_and(|ns| ns.is_same(&anywhere))
         );
-        assert_eq!(netns::name_of(&mut nl, anywhere_id), None);
+        assert_eq!(netns::names(&mut nl).get(&anywhere_id), None);
         assert!(
             netns::find(&mut nl, nowhere_id).unwrap().is_none(),
             "only a file descriptor"
