@@ -92,7 +92,7 @@ Usage: ipvlan link add [ link ] PARENT [ name ] NAME
                        type ipvlan [ mode { l3 | l2 } ]
                                    [ bridge | private | vepa ]
        ipvlan link del [ dev ] DEV
-       ipvlan link set [ dev ] DEV type ipvlan [ mode { l3 | l2 } ]
+       ipvlan link set [ dev ] { DEV | PARENT } type ipvlan [ mode { l3 | l2 } ]
                                    [ bridge | private | vepa ]
        ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ up ]
        ipvlan link help [ ipvlan ]
@@ -101,7 +101,7 @@ add   makes a device NAME beside its PARENT, whose MAC address and MTU it gets.
       Without NAME it is ipvlan0, ipvlan1, ...; an address given is ignored.
       The HOWTO's order works too: ipvlan link add link eth0 ipvl0 type ipvlan
 del   deletes it, also from within another namespace.
-set   changes mode or flag of all devices of its parent.
+set   changes mode or flag of all devices of a parent; names one of them, or it.
       All else of a device is for \"ip link set\".
 show  lists the devices of this namespace, and those in others whose parent is
       here. With -d also the addresses that a device owns.

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipvlan_abi::{DropReason, Flag, Mode};
 use ipvlan_datapath_bpf::Port;
-use ipvlan_netlink::{IfName, Link, NetNs, Netlink};
+use ipvlan_netlink::{IfName, Link, NetNs, Netlink, netns};
 
 use crate::error::Error;
 use crate::observe::World;
 use crate::reconcile::{reconcile, reconcile_if_any};
-use crate::show::Origin;
+use crate::show::{Origin, show};
 use crate::store::Store;
 
 /// A device to be made.
@@ -108,27 +108,64 @@ pub fn delete(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Changes mode or flag of the port to which the device `name` belongs.
+/// Changes mode or flag of a port. `name` is one of its devices, in the calling thread's namespace
+/// or, if the parent is here, wherever it lives; or the parent.
 ///
 /// # Errors
 ///
-/// See [`Error`]; [`Error::Permission`] from within a namespace that does not hold the parent.
+/// See [`Error`]; [`Error::Permission`] when the parent is in a namespace that cannot be entered.
 pub fn change(name: &str, change: Change) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
-    let (_, origin) = find(&mut nl, name)?;
-    if origin.nsid.is_some() {
-        return Err(Error::Permission(format!(
+    let (parent, place) = match find(&mut nl, name) {
+        Ok((_, origin)) => (origin.parent, origin.nsid),
+        Err(error) => (find_port(&mut nl, name)?.ok_or(error)?, None),
+    };
+    let Some(id) = place else {
+        return change_here(&mut nl, parent, change);
+    };
+    let home = netns::find(&mut nl, id)?.ok_or_else(|| {
+        Error::Permission(format!(
             "mode and flag belong to all devices of a parent, and the parent of \"{name}\" is in \
              another network namespace; change them there"
-        )));
-    }
-    let store = Store::of(origin.cookie);
+        ))
+    })?;
+    home.enter(|| change_here(&mut Netlink::open()?, parent, change))?
+}
+
+/// The same, where the parent is.
+fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Error> {
+    let store = Store::current()?;
     let locked = store.lock()?;
-    let mut port = store.port(origin.parent)?;
+    let mut port = store.port(parent)?;
     set_port(&mut port, change)?;
-    let _: World = reconcile(&mut nl, &locked)?;
+    let _: World = reconcile(nl, &locked)?;
     locked.release();
     Ok(())
+}
+
+/// The port whose parent is called `name`, or that has a device of this name elsewhere.
+fn find_port(nl: &mut Netlink, name: &str) -> Result<Option<u32>, Error> {
+    let devices = show()?;
+    let mut parents: Vec<u32> = devices
+        .iter()
+        .filter(|device| device.parent_place == Place::Here)
+        .filter(|device| device.link.name == name || device.parent == name)
+        .map(|device| device.parent_index)
+        .collect();
+    parents.sort_unstable();
+    parents.dedup();
+    match parents[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one)),
+        // Devices of one name in several namespaces, on several parents.
+        _ => {
+            let names: Vec<String> = parents
+                .iter()
+                .filter_map(|parent| Some(nl.link(*parent, None).ok()??.name))
+                .collect();
+            Err(Error::Ambiguous { name: name.to_owned(), parents: names.join(", ") })
+        }
+    }
 }
 
 /// Writes mode and flag; the devices follow by [`reconcile`].

@@ -23,6 +23,14 @@ pub enum Error {
         /// What it is.
         kind: String,
     },
+    /// Several devices have this name.
+    #[error("devices called \"{name}\" are on {parents}; name the parent instead")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The parents' names.
+        parents: String,
+    },
     /// A parent must be Ethernet and not loopback.
     #[error("\"{name}\" cannot be a parent: it is {what}, not an Ethernet device")]
     BadParent {
@@ -90,7 +98,7 @@ impl Error {
             Self::Netlink(error) => Some(error.errno()),
             Self::Datapath(error) => error.errno().map(Errno::from_raw),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::NotOurs { .. } | Self::Kernel(_) | Self::AgentRuns | Self::Agent(_) => None,
+            Self::NotOurs { .. } | Self::Ambiguous { .. } | Self::Kernel(_) | Self::AgentRuns | Self::Agent(_) => None,
         }
     }
 }

@@ -36,9 +36,7 @@ fn parse_alias(alias: &str) -> Option<(u32, u64)> {
 
 /// Where a device of this namespace comes from.
 pub(crate) struct Origin {
-    /// Cookie of the namespace that the parent is in.
-    pub(crate) cookie: u64,
-    /// Id of that namespace; `None`: this one.
+    /// Id of the namespace that the parent is in; `None`: this one.
     pub(crate) nsid: Option<Nsid>,
     pub(crate) parent: u32,
     host_index: u32,
@@ -70,7 +68,6 @@ impl Origin {
             return Ok(None);
         }
         Ok(Some(Self {
-            cookie,
             nsid: link.link_nsid,
             parent,
             host_index,
