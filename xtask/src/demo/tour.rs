@@ -324,13 +324,9 @@ impl Tour {
         let mac = self.mac(Host, "eth0")?;
         self.screen
             .section("Mode l3: two subnets behind one host")?;
-        self.screen.say(
-            "The mode belongs to the parent, so it is changed beside it; ipvl0 comes back for that.\n\
-             ipvl1 follows where it is.",
-        )?;
-        self.does(Ns0, "ip link set dev ipvl0 netns host1")?;
-        self.does(Host, "ipvlan link set ipvl0 type ipvlan mode l3")?;
-        self.does(Host, "ip link set dev ipvl0 netns ns0")?;
+        self.screen
+            .say("The mode belongs to the parent: all of its devices follow, wherever they are.")?;
+        self.does(Host, "ipvlan link set eth0 type ipvlan mode l3")?;
         let shown = self.reads(Host, "ipvlan -d link show")?;
         let ok = shown.matches(" mode l3 ").count() == 2;
         let what = "both devices are in mode l3";
@@ -338,7 +334,8 @@ impl Tour {
 
         self.screen
             .say("Each gets a subnet of its own, and the LAN a route to both by way of host1:")?;
-        self.does(Ns0, "ip link set dev ipvl0 up")?;
+        self.does(Ns0, "ip addr flush dev ipvl0")?;
+        self.does(Ns0, "ip -6 route flush dev ipvl0")?;
         self.does(Ns1, "ip addr flush dev ipvl1")?;
         self.does(Ns1, "ip -6 route flush dev ipvl1")?;
         for (at, dev, net) in [(Ns0, "ipvl0", 0), (Ns1, "ipvl1", 1)] {
