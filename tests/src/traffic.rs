@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ns::Ns;
+use crate::{PATIENCE, eventually};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -140,9 +141,14 @@ pub struct Ear {
 impl Ear {
     /// In `ns`, for the family of `like`.
     pub fn on(ns: &Ns, like: IpAddr) -> Self {
-        let socket = ns
-            .enter(|| UdpSocket::bind((any(like), PORT)))
-            .expect("bind");
+        // Whoever answered on the port before may not have gone yet.
+        let mut bound = None;
+        let free = eventually(PATIENCE, || {
+            bound = ns.enter(|| UdpSocket::bind((any(like), PORT)).ok());
+            bound.is_some()
+        });
+        assert!(free, "port {PORT} is free");
+        let socket = bound.expect("bound");
         socket.set_broadcast(true).expect("SO_BROADCAST");
         Self { socket }
     }

@@ -666,7 +666,11 @@ fn a_program_that_ip_netns_exec_started_finds_the_devices() {
     let ns = &net.dev(0).ns;
     // /sys is mounted anew there, without the bpffs.
     let exec = |ns: &Ns, words: &str| {
-        let line = format!("ip netns exec {} {} {words}", ns.name(), net.program().path());
+        let line = format!(
+            "ip netns exec {} {} {words}",
+            ns.name(),
+            net.program().path()
+        );
         net.host.try_sh(&line).expect()
     };
     let inside = exec(ns, "-d link show");
