@@ -71,6 +71,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         store,
         parents: Nsid(0),
         devices: Vec::new(),
+        finder: netns::Finder::default(),
         complaint: None,
     };
     agent.parents = agent.nl.assign_nsid(home.as_fd())?;
@@ -97,6 +98,7 @@ struct Agent {
     parents: Nsid,
     /// Ids of the namespaces that devices live in, in the agent's own.
     devices: Vec<Nsid>,
+    finder: netns::Finder,
     /// What was complained of last, until all is well again.
     complaint: Option<String>,
 }
@@ -146,7 +148,7 @@ impl Agent {
                     }
                 }
             }
-            look = match netns::find(&mut self.nl, self.parents)? {
+            look = match self.finder.find(&mut self.nl, self.parents)? {
                 Some(home) => self.look(&home),
                 None => {
                     // A namespace that dies cannot be entered either, and is soon gone.

@@ -123,7 +123,7 @@ pub fn change(name: &str, change: Change) -> Result<(), Error> {
     let Some(id) = place else {
         return change_here(&mut nl, parent, change);
     };
-    let home = netns::find(&mut nl, id)?.ok_or_else(|| {
+    let home = netns::Finder::default().find(&mut nl, id)?.ok_or_else(|| {
         Error::Permission(format!(
             "mode and flag belong to all devices of a parent, and the parent of \"{name}\" is in \
              another network namespace; change them there"
@@ -163,7 +163,10 @@ fn find_port(nl: &mut Netlink, name: &str) -> Result<Option<u32>, Error> {
                 .iter()
                 .filter_map(|parent| Some(nl.link(*parent, None).ok()??.name))
                 .collect();
-            Err(Error::Ambiguous { name: name.to_owned(), parents: names.join(", ") })
+            Err(Error::Ambiguous {
+                name: name.to_owned(),
+                parents: names.join(", "),
+            })
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Apply<'a> {
     nl: &'a mut Netlink,
     store: &'a Store,
     ports: BTreeMap<u32, Port>,
+    finder: netns::Finder,
 }
 
 impl<'a> Apply<'a> {
@@ -31,6 +32,7 @@ impl<'a> Apply<'a> {
             nl,
             store,
             ports: BTreeMap::new(),
+            finder: netns::Finder::default(),
         }
     }
 
@@ -114,7 +116,7 @@ impl<'a> Apply<'a> {
         let Some(place) = place else {
             return f(self.nl);
         };
-        let Some(ns) = netns::find(self.nl, place)? else {
+        let Some(ns) = self.finder.find(self.nl, place)? else {
             // Held by nothing but an open file or a socket: it cannot be entered. What is missing
             // there is the device's own look (MAC address, MTU, ARP flag); frames are not affected.
             log::debug!("network namespace {} cannot be entered", place.0);

@@ -98,7 +98,11 @@ impl Error {
             Self::Netlink(error) => Some(error.errno()),
             Self::Datapath(error) => error.errno().map(Errno::from_raw),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::NotOurs { .. } | Self::Ambiguous { .. } | Self::Kernel(_) | Self::AgentRuns | Self::Agent(_) => None,
+            Self::NotOurs { .. }
+            | Self::Ambiguous { .. }
+            | Self::Kernel(_)
+            | Self::AgentRuns
+            | Self::Agent(_) => None,
         }
     }
 }

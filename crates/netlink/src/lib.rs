@@ -7,7 +7,7 @@
 //! | `addr.rs` | [`Address`] and [`Netlink::addresses`] |
 //! | `nsid.rs` | [`Nsid`]: how one namespace counts the others |
 //! | `monitor.rs` | [`Monitor`]: what changes, in every namespace that has an id here |
-//! | `netns.rs` | [`NetNs`], a handle; [`netns::find`] from an id back to a handle |
+//! | `netns.rs` | [`NetNs`], a handle; [`netns::Finder`] from an id back to a handle |
 //! | `sys.rs` | the system calls that nix lacks, and all of this crate's `unsafe` |
 //!
 //! # Whose point of view

@@ -1,9 +1,9 @@
 //! Handles to network namespaces, and how to get from an id back to one.
 //!
-//! The kernel tells the id of a handle but not the handle of an id, so [`find`] asks for the id of
-//! every namespace this process can see.
+//! The kernel tells the id of a handle but not the handle of an id, so a [`Finder`] asks for the id
+//! of every namespace this process can see.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -222,19 +222,46 @@ pub fn all() -> Vec<(PathBuf, NetNs)> {
     handles().collect()
 }
 
-/// The namespace that has the id `id` in the namespace of `nl`'s socket, if this process can find
-/// it: one of [`all`].
+/// Gets from ids back to namespaces, and remembers where it found them.
 ///
-/// # Errors
-///
-/// What [`Netlink::nsid_of`] fails at.
-pub fn find(nl: &mut Netlink, id: Nsid) -> Result<Option<NetNs>, Error> {
-    for (_, ns) in handles() {
-        if nl.nsid_of(ns.as_fd())? == Some(id) {
+/// Ids are those of one socket's namespace: use one for each such namespace.
+#[derive(Debug, Default)]
+pub struct Finder {
+    known: HashMap<Nsid, PathBuf>,
+}
+
+impl Finder {
+    /// The namespace that has the id `id` in the namespace of `nl`'s socket, if this process can
+    /// find it: one of [`all`]. A namespace that was found before costs one look; another one, a
+    /// look at all.
+    ///
+    /// # Errors
+    ///
+    /// What [`Netlink::nsid_of`] fails at.
+    pub fn find(&mut self, nl: &mut Netlink, id: Nsid) -> Result<Option<NetNs>, Error> {
+        if let Some(ns) = self.known(nl, id)? {
             return Ok(Some(ns));
         }
+        self.known.clear();
+        for (path, ns) in handles() {
+            if let Some(found) = nl.nsid_of(ns.as_fd())? {
+                let _: &mut PathBuf = self.known.entry(found).or_insert(path);
+            }
+        }
+        self.known(nl, id)
     }
-    Ok(None)
+
+    /// Where it was the last time, if it is still there.
+    fn known(&self, nl: &mut Netlink, id: Nsid) -> Result<Option<NetNs>, Error> {
+        let Some(ns) = self
+            .known
+            .get(&id)
+            .and_then(|path| NetNs::open_path(path).ok())
+        else {
+            return Ok(None);
+        };
+        Ok((nl.nsid_of(ns.as_fd())? == Some(id)).then_some(ns))
+    }
 }
 
 /// The names that `ip netns` has for namespaces, by the id that the namespace of `nl`'s socket

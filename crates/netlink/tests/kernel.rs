@@ -548,7 +548,8 @@ fn an_id_leads_back_to_the_namespace_and_its_name() {
         let nowhere_id = nl.assign_nsid(nowhere.as_fd()).unwrap();
 
         assert!(
-            netns::find(&mut nl, id)
+            netns::Finder::default()
+                .find(&mut nl, id)
                 .unwrap()
                 .is_some_and(|ns| ns.is_same(&there))
         );
@@ -557,13 +558,17 @@ fn an_id_leads_back_to_the_namespace_and_its_name() {
             Some("nlt-a")
         );
         assert!(
-            netns::find(&mut nl, anywhere_id)
+            netns::Finder::default()
+                .find(&mut nl, anywhere_id)
                 .unwrap()
                 .is_some_and(|ns| ns.is_same(&anywhere))
         );
         assert_eq!(netns::names(&mut nl).get(&anywhere_id), None);
         assert!(
-            netns::find(&mut nl, nowhere_id).unwrap().is_none(),
+            netns::Finder::default()
+                .find(&mut nl, nowhere_id)
+                .unwrap()
+                .is_none(),
             "only a file descriptor"
         );
         assert!(NetNs::by_name("nlt-a").unwrap().is_same(&there));
