@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::ALL;
 use crate::topology::{Family, Path, Topology};
@@ -15,6 +15,7 @@ Examples:
   ipvlan-bench --topo macvlan,veth-bridge,direct  only these three
   ipvlan-bench --work udp-64,tcp-stream --path lan-dev --rounds 15
   ipvlan-bench --json now.json --markdown >> docs/performance.md
+  ipvlan-bench many --devices 200                 many devices on one parent instead of two
 
 Reading the table:
   The figure is microseconds of CPU time for one operation: one datagram, one 64 KiB write, one
@@ -35,8 +36,16 @@ Exit status: 0 all measured; 1 something was unreachable or failed (named in the
 /// whole way of each packet. Topologies take turns in every round, so that a machine that
 /// gets slower gets slower for all of them. Needs root.
 #[derive(Debug, Parser)]
-#[command(name = "ipvlan-bench", version, after_long_help = EXAMPLES)]
+#[command(
+    name = "ipvlan-bench",
+    version,
+    after_long_help = EXAMPLES,
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// What lies between the two ends; default: all that exist here. Naming one makes its absence
     /// a failure
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -91,6 +100,77 @@ pub(crate) struct Args {
     pub(crate) list: bool,
 }
 
+/// The measurements that are not of a frame's way.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Many(Many),
+}
+
+const MANY_EXAMPLES: &str = "\
+Examples:
+  ipvlan-bench many                           200 devices, 3 rounds
+  ipvlan-bench many --devices 20 --rounds 5
+  ipvlan-bench many --json now.json --markdown >> docs/performance.md
+
+Reading the tables:
+  A figure is the median of the rounds, with the lowest and the highest. Lower is better. CPU time
+  of an ARP request is the sending thread's plus that of the kernel's own threads (kworker,
+  ksoftirqd), because macvlan hands each broadcast to one. N/2 is what many devices cost more.
+
+Exit status: 0 all measured, and every device answered ARP and ping; 1 something did not (named in
+  the report); 2 usage; 130 interrupted. The namespaces are removed in every case.";
+
+/// Many devices on one parent: making and deleting them, reaching them, and what ARP costs then.
+///
+/// N devices in N namespaces, by `ipvlan link add` in mode l2 and by macvlan in bridge mode, in
+/// turns. Needs root; touches nothing that exists.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = MANY_EXAMPLES)]
+pub(crate) struct Many {
+    /// How many devices on the parent. The bound is the kernel's neighbour table, which all
+    /// namespaces share: 1024 entries, one for each device of either kind
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=400))]
+    pub(crate) devices: u16,
+
+    /// How often everything is done; the report takes the median
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+
+    /// Length of one measurement of ARP in milliseconds, without its warm-up
+    #[arg(long, value_name = "PER_CELL", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    ms: u64,
+
+    /// The CPU that sends the ARP requests; default: the last one this process may use
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu: Option<usize>,
+
+    /// The `ipvlan` program; default: beside this one
+    #[arg(long, value_name = "PATH")]
+    ipvlan: Option<PathBuf>,
+
+    /// Write everything, every round included, to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Print Markdown instead of plain text
+    #[arg(long)]
+    pub(crate) markdown: bool,
+
+    /// No progress on standard error
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+impl Many {
+    pub(crate) fn per_cell(&self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+
+    pub(crate) fn ipvlan(&self) -> PathBuf {
+        program(self.ipvlan.as_ref())
+    }
+}
+
 /// Which time is divided by the number of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Clock {
@@ -136,13 +216,16 @@ impl Args {
         Duration::from_millis(self.ms)
     }
 
-    /// The `ipvlan` program: as told, else the sibling in target/release or target/debug.
     pub(crate) fn ipvlan(&self) -> PathBuf {
-        self.ipvlan.clone().unwrap_or_else(|| {
-            std::env::current_exe()
-                .map_or_else(|_| "ipvlan".into(), |me| me.with_file_name("ipvlan"))
-        })
+        program(self.ipvlan.as_ref())
     }
+}
+
+/// The `ipvlan` program: as told, else the sibling in target/release or target/debug.
+fn program(told: Option<&PathBuf>) -> PathBuf {
+    told.cloned().unwrap_or_else(|| {
+        std::env::current_exe().map_or_else(|_| "ipvlan".into(), |me| me.with_file_name("ipvlan"))
+    })
 }
 
 /// In the tables' order and once each, however they were asked for.
@@ -170,5 +253,19 @@ mod tests {
         assert_eq!(args.topologies(), [Topology::Macvlan, Topology::Direct]);
         assert!(args.asked_for(Topology::Direct));
         assert!(!args.asked_for(Topology::IpvlanL2));
+    }
+
+    #[test]
+    fn the_two_measurements_do_not_mix() {
+        let args = Args::try_parse_from(["b", "many", "--devices", "20"]).unwrap();
+        assert!(matches!(args.command, Some(Command::Many(many)) if many.devices == 20));
+        assert!(Args::try_parse_from(["b", "--ipv6", "many"]).is_err());
+        assert!(Args::try_parse_from(["b", "many", "--devices", "1"]).is_err());
+        assert!(
+            Args::try_parse_from(["b", "--rounds", "1"])
+                .unwrap()
+                .command
+                .is_none()
+        );
     }
 }

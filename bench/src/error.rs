@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Sys { what: &'static str, errno: Errno },
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
+    #[error("{what}: not within {seconds} s")]
+    Late { what: String, seconds: u64 },
     #[error("CPU {cpu} is not one this process may run on")]
     BadCpu { cpu: usize },
 }

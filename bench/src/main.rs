@@ -11,12 +11,14 @@
 //! plus the two sockets, whatever else the machine does; throughput by the wall clock is not.
 //! `bench/README.md` says how to read the numbers.
 //!
-//! Reading order: `topology`, `work`, `measure`, `report`.
+//! Reading order: `topology`, `work`, `measure`, `report`. The second measurement, of many devices on
+//! one parent, is in `many`.
 
 #![deny(unsafe_code)]
 
 mod args;
 mod error;
+mod many;
 mod measure;
 mod netns;
 mod report;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 use crate::error::{Error, Result};
 use crate::measure::{Plan, Run};
 use crate::report::Report;
@@ -41,7 +43,11 @@ fn main() -> ExitCode {
         print!("{}", report::list());
         return ExitCode::SUCCESS;
     }
-    match bench(&args) {
+    let done = match &args.command {
+        None => bench(&args),
+        Some(Command::Many(many)) => many::many(many),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(Error::Interrupted) => {

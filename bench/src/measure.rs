@@ -124,16 +124,16 @@ pub(crate) fn measure(plan: &Plan, nets: &[Net], found: &mut Run) -> Result<()> 
     Ok(())
 }
 
-/// The nets, beginning with another one in each round, so that none always comes first.
-fn rotated(nets: &[Net], round: u32) -> impl Iterator<Item = &Net> {
+/// All of them, beginning with another one in each round, so that none always comes first.
+pub(crate) fn rotated<T>(all: &[T], round: u32) -> impl Iterator<Item = &T> {
     let first = usize::try_from(round)
         .unwrap_or(0)
-        .checked_rem(nets.len())
+        .checked_rem(all.len())
         .unwrap_or(0);
-    nets.iter().cycle().skip(first).take(nets.len())
+    all.iter().cycle().skip(first).take(all.len())
 }
 
-const BATCH: Duration = Duration::from_millis(2);
+pub(crate) const BATCH: Duration = Duration::from_millis(2);
 
 fn cell(plan: &Plan, net: &Net, path: Path, work: Work, ksoftirqd: &Ksoftirqd) -> Result<Sample> {
     let ends = net.ends(path);
@@ -192,7 +192,7 @@ fn warm_up(op: &mut dyn Operation, time: Duration, patience: &mut Patience) -> R
 }
 
 impl Clock {
-    fn now(self) -> Result<Duration> {
+    pub(crate) fn now(self) -> Result<Duration> {
         time(match self {
             Self::Cpu => ClockId::CLOCK_THREAD_CPUTIME_ID,
             Self::Wall => ClockId::CLOCK_MONOTONIC,
@@ -200,7 +200,7 @@ impl Clock {
     }
 }
 
-fn time(clock: ClockId) -> Result<Duration> {
+pub(crate) fn time(clock: ClockId) -> Result<Duration> {
     clock_gettime(clock)
         .map(Duration::from)
         .map_err(Error::sys("clock_gettime"))
@@ -208,7 +208,7 @@ fn time(clock: ClockId) -> Result<Duration> {
 
 /// Microseconds for each.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-fn per_op(time: Duration, ops: u64) -> f64 {
+pub(crate) fn per_op(time: Duration, ops: u64) -> f64 {
     time.as_secs_f64() * 1e6 / ops.max(1) as f64
 }
 

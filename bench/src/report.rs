@@ -315,7 +315,7 @@ fn two(ratio: Option<f64>) -> String {
 }
 
 /// Kernel and processor, in a line.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let kernel = nix::sys::utsname::uname().map_or_else(
         |_| "?".to_owned(),
         |name| name.release().to_string_lossy().into_owned(),

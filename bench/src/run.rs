@@ -7,19 +7,24 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus};
-use std::thread;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Error, Result};
+use crate::sys;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs `program args` in the namespaces of this thread. Fails with what it printed.
 pub(crate) fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S]) -> Result<()> {
     run_with_input(program.as_ref(), args, "")
+}
+
+/// Runs each line as an `ip` command, in one process, going on after a failure.
+pub(crate) fn ip_lines(lines: &str) -> Result<()> {
+    run_with_input(OsStr::new("ip"), &["-force", "-batch", "-"], lines)
 }
 
 /// Runs each line as an `ip` command in the namespace, in one process.
@@ -44,18 +49,12 @@ fn run_with_input<S: AsRef<OsStr>>(program: &OsStr, args: &[S], input: &str) -> 
         .process_group(0)
         .spawn()
         .map_err(io)?;
-    let deadline = Instant::now() + LIMIT;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(io)? {
-            break Some(status);
-        }
-        if Instant::now() > deadline {
-            child.kill().map_err(io)?;
-            let _: ExitStatus = child.wait().map_err(io)?;
-            break None;
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
+    let ended = sys::ends_by(&child, Instant::now() + LIMIT);
+    if !matches!(ended, Ok(true)) {
+        child.kill().map_err(io)?;
+    }
+    let status = child.wait().map_err(io)?;
+    let status = ended?.then_some(status);
     let answer = match status {
         Some(status) if status.success() => return Ok(()),
         Some(status) => status.to_string(),

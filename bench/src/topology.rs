@@ -351,7 +351,7 @@ impl Net {
 }
 
 /// Tells a kernel without this kind of link from a command that failed.
-fn absent(kind: &str, error: Error) -> Error {
+pub(crate) fn absent(kind: &str, error: Error) -> Error {
     match &error {
         Error::Command { answer, .. }
             if answer.contains("Unknown device type") || answer.contains("not supported") =>

@@ -132,7 +132,7 @@ fn accept(
     }
 }
 
-/// A datagram socket on [`PORT`] that hears broadcast and the groups it joins.
+/// A datagram socket on the port of all tests that hears broadcast and the groups it joins.
 #[derive(Debug)]
 pub struct Ear {
     socket: UdpSocket,

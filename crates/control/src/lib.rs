@@ -9,7 +9,7 @@
 //!   pinned maps (store) ┘               (what is)          (what differs from what should be)
 //! ```
 //!
-//! [`reconcile`](reconcile::reconcile) is those three in a row. It is idempotent and trusts nobody:
+//! `reconcile` is those three in a row. It is idempotent and trusts nobody:
 //! whatever a call left behind when it was killed, the next one undoes or finishes. A verb
 //! ([`create`], [`delete`], [`change`]) does its one thing and leaves what follows from it to
 //! reconcile; the [`agent`] runs reconcile whenever netlink says that something happened.
