@@ -20,6 +20,7 @@
 //! Limits: a namespace that only a file descriptor of another process or a socket keeps alive
 //! cannot be entered. Linux 6.1 is the oldest kernel it was seen on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -33,7 +34,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::error::Error;
-use crate::reconcile::reconcile;
+use crate::observe::Memory;
+use crate::reconcile::reconcile_from;
 use crate::store::Store;
 
 /// After a failure, how long until the next try when no event comes before, ms.
@@ -70,7 +72,8 @@ pub fn run(options: Options) -> Result<(), Error> {
         nl: Netlink::open()?,
         store,
         parents: Nsid(0),
-        devices: Vec::new(),
+        devices: BTreeMap::new(),
+        memory: Memory::default(),
         finder: netns::Finder::default(),
         complaint: None,
     };
@@ -96,8 +99,10 @@ struct Agent {
     store: Store,
     /// Id of the parents' namespace, in the agent's own.
     parents: Nsid,
-    /// Ids of the namespaces that devices live in, in the agent's own.
-    devices: Vec<Nsid>,
+    /// Ids, in the agent's own, of the namespaces that devices live in; by host end.
+    devices: BTreeMap<u32, Nsid>,
+    /// What the last look saw.
+    memory: Memory,
     finder: netns::Finder,
     /// What was complained of last, until all is well again.
     complaint: Option<String>,
@@ -187,25 +192,22 @@ impl Agent {
     /// A dump of the host ends, asked for from here, gives an id here to each namespace that holds
     /// the other end.
     fn give_ids(&mut self) -> Result<(), Error> {
-        let mut devices: Vec<Nsid> = self
-            .nl
-            .links(Some(self.parents))?
+        let links = self.nl.links(Some(self.parents))?;
+        self.devices = links
             .iter()
-            .filter_map(|link| link.link_nsid)
+            .filter_map(|link| Some((link.index, link.link_nsid?)))
             .collect();
-        devices.sort();
-        devices.dedup();
-        self.devices = devices;
         Ok(())
     }
 
-    fn reconcile(&self, home: &NetNs) -> Result<Look, Error> {
+    fn reconcile(&mut self, home: &NetNs) -> Result<Look, Error> {
+        let (store, memory) = (&self.store, &mut self.memory);
         home.enter(|| {
-            let Some(locked) = self.store.lock_existing()? else {
+            let Some(locked) = store.lock_existing()? else {
                 return Ok(Look::Idle);
             };
-            let world = reconcile(&mut Netlink::open()?, &locked)?;
-            Ok(if world.ports.is_empty() {
+            reconcile_from(&mut Netlink::open()?, &locked, memory)?;
+            Ok(if memory.world.ports.is_empty() {
                 Look::Idle
             } else {
                 Look::Done
@@ -216,7 +218,10 @@ impl Agent {
     fn wait(&mut self, timeout: PollTimeout) -> Result<Wake, Error> {
         let mut fds = [PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
-            Ok(0) => return Ok(Wake::Timeout),
+            Ok(0) => {
+                self.memory.forget();
+                return Ok(Wake::Timeout);
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 return Err(crate::store::io_error(
@@ -229,11 +234,23 @@ impl Agent {
         let mut wake = Wake::Nothing;
         for event in self.monitor.drain()? {
             match event {
-                Event::Overrun => wake = Wake::Parents,
+                Event::Overrun => {
+                    self.memory.forget();
+                    wake = Wake::Parents;
+                }
                 Event::NsidRemoved(id) if id == self.parents => return Ok(Wake::Dead),
                 Event::NsidRemoved(_) | Event::NsidAdded(_) => {}
-                Event::Link { ns: Some(ns), .. } | Event::Address { ns: Some(ns), .. } => {
-                    if ns == self.parents || self.devices.contains(&ns) {
+                Event::Link {
+                    ns: Some(ns),
+                    index,
+                    ..
+                }
+                | Event::Address {
+                    ns: Some(ns),
+                    index,
+                    ..
+                } => {
+                    if self.concerns(ns, index) {
                         wake = Wake::Parents;
                     }
                 }
@@ -241,6 +258,30 @@ impl Agent {
             }
         }
         Ok(wake)
+    }
+
+    /// Whether something that happened to an interface concerns us; notes which devices are to be
+    /// looked at again.
+    fn concerns(&mut self, ns: Nsid, index: u32) -> bool {
+        let here = ns == self.parents;
+        let world = &self.memory.world;
+        let places = &self.devices;
+        let hosts: BTreeSet<u32> = world
+            .ports
+            .values()
+            .flat_map(|port| &port.devs)
+            .filter(|(host, dev)| match places.get(host) {
+                Some(place) => *place == ns || (here && **host == index),
+                // It lives where its parent does: this may be its host end, or itself.
+                None => here && (**host == index || dev.place.is_none()),
+            })
+            .map(|(host, _)| *host)
+            .collect();
+        let concerns = here || !hosts.is_empty() || places.values().any(|place| *place == ns);
+        if let Some(changed) = &mut self.memory.changed {
+            changed.extend(hosts);
+        }
+        concerns
     }
 
     /// Ends if there is still nothing to do once nobody can start anything.

@@ -7,7 +7,6 @@ use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{IfName, Link, NetNs, Netlink, netns};
 
 use crate::error::Error;
-use crate::observe::World;
 use crate::reconcile::{reconcile, reconcile_if_any};
 use crate::show::{Origin, show};
 use crate::store::Store;
@@ -138,7 +137,7 @@ fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Erro
     let locked = store.lock()?;
     let mut port = store.port(parent)?;
     set_port(&mut port, change)?;
-    let _: World = reconcile(nl, &locked)?;
+    reconcile(nl, &locked)?;
     locked.release();
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::agent;
 use crate::api::{Change, Create, set_port};
 use crate::apply::change_device;
 use crate::error::Error;
-use crate::observe::{World, host_name};
+use crate::observe::host_name;
 use crate::reconcile::{reconcile, sweep_dead_namespaces};
 use crate::show::{Origin, alias};
 use crate::store::{Locked, Store};
@@ -40,6 +40,25 @@ const DEFAULT_NAME: &str = "ipvlan%d";
 /// See [`Error`]; nothing is left half-made. [`Error::Agent`] is the one exception: the device
 /// exists, but nobody follows its addresses.
 pub fn create(create: &Create) -> Result<(), Error> {
+    let made = create_device(create);
+    if !create.agent {
+        return made;
+    }
+    // Also when this one was not made: the others may have lost their agent.
+    let followed = start_agent_if_needed();
+    made.and(followed)
+}
+
+fn start_agent_if_needed() -> Result<(), Error> {
+    let store = Store::current()?;
+    if store.ports().is_empty() || store.has_agent() {
+        return Ok(());
+    }
+    sweep_dead_namespaces();
+    agent::start()
+}
+
+fn create_device(create: &Create) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let parent = parent(&mut nl, &create.parent)?;
     refuse_taken_name(&mut nl, create)?;
@@ -48,7 +67,7 @@ pub fn create(create: &Create) -> Result<(), Error> {
     let made = create_locked(&mut nl, &locked, &parent, create).map_err(explain);
     // With an agent it is the agent who looks at everything; without one, nobody else will.
     let settled = if made.is_err() || !store.has_agent() {
-        reconcile(&mut nl, &locked).map(|_: World| ())
+        reconcile(&mut nl, &locked)
     } else {
         Ok(())
     };
@@ -57,10 +76,6 @@ pub fn create(create: &Create) -> Result<(), Error> {
     if let Err(error) = settled {
         // The device is whole. What is not as it should be was not so before, or is another's.
         log::warn!("{error}");
-    }
-    if create.agent && !store.has_agent() {
-        sweep_dead_namespaces();
-        agent::start()?;
     }
     Ok(())
 }
@@ -142,7 +157,7 @@ fn create_locked(
     create: &Create,
 ) -> Result<(), Error> {
     if !locked.store().has_agent() {
-        let _: World = reconcile(nl, locked)?;
+        reconcile(nl, locked)?;
     }
     let mut port = port(locked, parent, create)?;
     let slot = free_slot(&port, parent)?;

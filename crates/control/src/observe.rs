@@ -65,8 +65,39 @@ pub(crate) fn parse_host_name(name: &str) -> Option<(u32, u32)> {
     (host_name(parsed.0, parsed.1) == name).then_some(parsed)
 }
 
-/// Looks at everything. `nl` is a socket in the parents' namespace.
-pub(crate) fn observe(nl: &mut Netlink, store: &Store) -> Result<World, Error> {
+/// What is still known from the last look, so that the next one need not ask for it again. A look
+/// at one device is a few questions to the kernel, and an event concerns one device.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// What the last look saw.
+    pub(crate) world: World,
+    /// The host ends whose devices may have changed since; `None`: all of them.
+    pub(crate) changed: Option<BTreeSet<u32>>,
+}
+
+impl Memory {
+    /// Nothing is known of anything.
+    pub(crate) fn forget(&mut self) {
+        self.changed = None;
+    }
+
+    /// The device behind `host`, if it was seen and nothing has happened to it or its host end.
+    fn unchanged(&self, parent: u32, host: &Link) -> Option<&DevView> {
+        if self.changed.as_ref()?.contains(&host.index) {
+            return None;
+        }
+        let dev = self.world.ports.get(&parent)?.devs.get(&host.index)?;
+        let then = dev.host.as_ref()?;
+        let same = then.link == host.link
+            && then.link_nsid == host.link_nsid
+            && then.flags == host.flags
+            && then.kind == host.kind;
+        (same && dev.link.is_some()).then_some(dev)
+    }
+}
+
+/// Looks at everything that is not remembered. `nl` is a socket in the parents' namespace.
+pub(crate) fn observe(nl: &mut Netlink, store: &Store, memory: &Memory) -> Result<World, Error> {
     let links: BTreeMap<u32, Link> = nl
         .links(None)?
         .into_iter()
@@ -75,7 +106,9 @@ pub(crate) fn observe(nl: &mut Netlink, store: &Store) -> Result<World, Error> {
     let mut world = World::default();
     for parent in store.ports() {
         let port = store.port(parent)?;
-        let _: Option<PortView> = world.ports.insert(parent, view(nl, &links, parent, &port)?);
+        let _: Option<PortView> = world
+            .ports
+            .insert(parent, view(nl, &links, parent, &port, memory)?);
     }
     let known: BTreeSet<u32> = world
         .ports
@@ -112,11 +145,23 @@ fn view(
     links: &BTreeMap<u32, Link>,
     parent: u32,
     port: &Port,
+    memory: &Memory,
 ) -> Result<PortView, Error> {
     let entry = port.entry()?;
     let mut devs = BTreeMap::new();
     for (host, entry) in port.devs()? {
-        let _: Option<DevView> = devs.insert(host, device(nl, links.get(&host), host, entry)?);
+        // Another interface may have got the number of a deleted one.
+        let link = links
+            .get(&host)
+            .filter(|link| link.kind.as_deref() == Some("veth"));
+        let dev = match link.and_then(|link| memory.unchanged(parent, link)) {
+            Some(dev) => DevView {
+                entry,
+                ..dev.clone()
+            },
+            None => device(nl, link, entry)?,
+        };
+        let _: Option<DevView> = devs.insert(host, dev);
     }
     Ok(PortView {
         entry,
@@ -128,12 +173,7 @@ fn view(
 }
 
 /// Looks at one device.
-fn device(
-    nl: &mut Netlink,
-    host: Option<&Link>,
-    index: u32,
-    entry: DevEntry,
-) -> Result<DevView, Error> {
+fn device(nl: &mut Netlink, host: Option<&Link>, entry: DevEntry) -> Result<DevView, Error> {
     let mut dev = DevView {
         entry,
         host: None,
@@ -141,11 +181,9 @@ fn device(
         link: None,
         addresses: BTreeSet::new(),
     };
-    // Another interface may have got the number of a deleted one.
-    let Some(host) = host.filter(|link| link.kind.as_deref() == Some("veth")) else {
+    let Some(host) = host else {
         return Ok(dev);
     };
-    debug_assert_eq!(host.index, index);
     dev.host = Some(host.clone());
     dev.place = host.link_nsid;
     let Some(peer) = host.link else {

@@ -1,31 +1,52 @@
 //! Observe, plan, apply.
 
+use std::collections::BTreeSet;
+
 use ipvlan_netlink::Netlink;
 
 use crate::apply::Apply;
 use crate::error::Error;
-use crate::observe::{World, observe};
-use crate::plan::plan;
+use crate::observe::{Memory, observe};
+use crate::plan::{Step, plan};
 use crate::store::{Locked, Store};
 
 /// Rounds that one call makes at most. A plan changes what the next look sees (a link that is
 /// deleted leaves its entry to be forgotten), so it takes two or three until nothing differs.
 const ROUNDS: usize = 4;
 
-/// Makes the namespace of `nl` (and of the calling thread) what it should be. Returns what it saw
-/// last.
+/// Makes the namespace of `nl` (and of the calling thread) what it should be.
 ///
 /// # Errors
 ///
 /// The first thing that failed, after everything else was tried.
-pub(crate) fn reconcile(nl: &mut Netlink, locked: &Locked) -> Result<World, Error> {
+pub(crate) fn reconcile(nl: &mut Netlink, locked: &Locked) -> Result<(), Error> {
+    reconcile_from(nl, locked, &mut Memory::default())
+}
+
+/// The same, starting from what is remembered, and leaving there what was seen.
+pub(crate) fn reconcile_from(
+    nl: &mut Netlink,
+    locked: &Locked,
+    memory: &mut Memory,
+) -> Result<(), Error> {
+    let done = rounds(nl, locked, memory);
+    if done.is_err() {
+        memory.forget();
+    }
+    done
+}
+
+fn rounds(nl: &mut Netlink, locked: &Locked, memory: &mut Memory) -> Result<(), Error> {
     locked.remove_abandoned()?;
-    let mut world = World::default();
     for _ in 0..ROUNDS {
-        world = observe(nl, locked.store())?;
-        let steps = plan(&world);
+        memory.world = observe(nl, locked.store(), memory)?;
+        memory.changed = Some(BTreeSet::new());
+        let steps = plan(&memory.world);
         if steps.is_empty() {
             break;
+        }
+        if steps.iter().any(changes_a_device) {
+            memory.forget();
         }
         if let Some(error) = Apply::new(nl, locked.store())
             .all(&steps)
@@ -35,13 +56,28 @@ pub(crate) fn reconcile(nl: &mut Netlink, locked: &Locked) -> Result<World, Erro
             return Err(error);
         }
     }
-    Ok(world)
+    Ok(())
+}
+
+/// Whether a device looks different after it. The others change maps, or links that are looked at
+/// each time.
+fn changes_a_device(step: &Step) -> bool {
+    match step {
+        Step::ChangeDev { .. } | Step::RemoveAddress { .. } | Step::Change { .. } => true,
+        Step::DropOwner { .. }
+        | Step::SetOwner { .. }
+        | Step::SetMember { .. }
+        | Step::SetEntry { .. }
+        | Step::ForgetDev { .. }
+        | Step::DeleteLink { .. }
+        | Step::RemovePort { .. } => false,
+    }
 }
 
 /// The same, where there may be nothing to look at.
 pub(crate) fn reconcile_if_any(nl: &mut Netlink) -> Result<(), Error> {
     if let Some(locked) = Store::current()?.lock_existing()? {
-        let _: World = reconcile(nl, &locked)?;
+        reconcile(nl, &locked)?;
         locked.release();
     }
     sweep_dead_namespaces();

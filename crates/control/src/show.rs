@@ -10,7 +10,7 @@ use ipvlan_netlink::{Link, Netlink, Nsid};
 
 use crate::api::{Place, Shown};
 use crate::error::Error;
-use crate::observe::{PortView, World, is_host_end, observe};
+use crate::observe::{Memory, PortView, is_host_end, observe};
 use crate::store::Store;
 
 /// What the alias of a host end says: in which namespace its parent is, for those who see it from
@@ -126,7 +126,7 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
     let Some(_locked) = store.lock_existing()? else {
         return Ok(Vec::new());
     };
-    let world: World = observe(nl, &store)?;
+    let world = observe(nl, &store, &Memory::default())?;
     let mut all = Vec::new();
     for (parent, view) in &world.ports {
         let drops = store.port(*parent)?.drops()?;
