@@ -16,27 +16,27 @@ done </modules.order
 nine=trans=virtio,version=9p2000.L,msize=512000
 $b mount -t 9p -o "ro,cache=loose,$nine" root /host || die "cannot mount the host's root"
 $b mount -t tmpfs over /over && $b mkdir /over/upper /over/work || die "no tmpfs"
-$b mount -t overlay -o lowerdir=/host,upperdir=/over/upper,workdir=/over/work root /root ||
+$b mount -t overlay -o lowerdir=/host,upperdir=/over/upper,workdir=/over/work root /newroot ||
     die "cannot put an overlay on the host's root"
 
-for folder in dev proc sys; do $b mount --move /$folder /root/$folder; done
-$b mount -t tmpfs -o mode=755 run /root/run
-$b mkdir -p /root/dev/pts /root/dev/shm /root/run/netns /root/run/lock
-$b mount -t devpts devpts /root/dev/pts
-$b mount -t tmpfs shm /root/dev/shm
-$b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
-$b mount -t bpf bpf /root/sys/fs/bpf
-$b mount -t debugfs debugfs /root/sys/kernel/debug
-$b mount -t tracefs tracefs /root/sys/kernel/tracing
-$b ln -s /proc/self/fd /root/dev/fd
+for folder in dev proc sys; do $b mount --move /$folder /newroot/$folder; done
+$b mount -t tmpfs -o mode=755 run /newroot/run
+$b mkdir -p /newroot/dev/pts /newroot/dev/shm /newroot/run/netns /newroot/run/lock
+$b mount -t devpts devpts /newroot/dev/pts
+$b mount -t tmpfs shm /newroot/dev/shm
+$b mount -t cgroup2 cgroup2 /newroot/sys/fs/cgroup
+$b mount -t bpf bpf /newroot/sys/fs/bpf
+$b mount -t debugfs debugfs /newroot/sys/kernel/debug
+$b mount -t tracefs tracefs /newroot/sys/kernel/tracing
+$b ln -s /proc/self/fd /newroot/dev/fd
 for name in 0:stdin 1:stdout 2:stderr; do
-    $b ln -s "/proc/self/fd/${name%:*}" "/root/dev/${name#*:}"
+    $b ln -s "/proc/self/fd/${name%:*}" "/newroot/dev/${name#*:}"
 done
 modules=/lib/modules/$($b uname -r)
-$b mkdir -p "/root$modules"
-$b mount -o bind "/root$($b cat /modules.place)" "/root$modules" || die "cannot reach the modules"
+$b mkdir -p "/newroot$modules"
+$b mount -o bind "/newroot$($b cat /modules.place)" "/newroot$modules" || die "cannot reach the modules"
 if [ -e /share.place ]; then
-    share=/root$($b cat /share.place)
+    share=/newroot$($b cat /share.place)
     $b mkdir -p "$share"
     $b mount -t 9p -o "rw,$nine" share "$share" || die "cannot mount what is shared"
 fi
@@ -49,16 +49,16 @@ while [ -z "$output" ] || [ -z "$errors" ] || [ -z "$status" ]; do
     tries=$((tries + 1))
     [ $tries -lt 100 ] || die "no ports to the host"
     [ $tries = 1 ] || $b sleep 0.1
-    for port in /root/sys/class/virtio-ports/*; do
-        case $($b cat "$port/name" 2>/root/dev/null) in
-        output) output=/root/dev/${port##*/} ;;
-        errors) errors=/root/dev/${port##*/} ;;
-        status) status=/root/dev/${port##*/} ;;
+    for port in /newroot/sys/class/virtio-ports/*; do
+        case $($b cat "$port/name" 2>/newroot/dev/null) in
+        output) output=/newroot/dev/${port##*/} ;;
+        errors) errors=/newroot/dev/${port##*/} ;;
+        status) status=/newroot/dev/${port##*/} ;;
         esac
     done
 done
-$b cp /command $b /root/run/
-$b cat >/root/run/last <<'END'
+$b cp /command $b /newroot/run/
+$b cat >/newroot/run/last <<'END'
 /bin/sh /run/command </dev/null >&4 2>&5 3>&- 4>&- 5>&-
 echo $? >&3
 exec 3>&- 4>&- 5>&-
@@ -68,4 +68,4 @@ END
 # The kernel looks for modprobe in this process's root, and lets only those who are not in a
 # chroot make user namespaces: so the root itself changes.
 exec 3>"$status" 4>"$output" 5>"$errors"
-exec $b switch_root /root /run/busybox sh /run/last
+exec $b switch_root /newroot /run/busybox sh /run/last

@@ -254,7 +254,7 @@ fn pack(kernel: &Kernel, part: &Path) -> Result {
     let busybox = busybox.ok_or_else(|| fail("busybox-static: no busybox in it"))?;
     let mut archive = Archive::default();
     for folder in [
-        "bin", "dev", "host", "modules", "over", "proc", "root", "sys",
+        "bin", "dev", "host", "modules", "over", "proc", "newroot", "sys",
     ] {
         archive.folder(folder);
     }

@@ -114,7 +114,10 @@ fn noun(words: &mut Words<'_>) -> Result<Command, Error> {
 pub fn main(words: &[String]) -> u8 {
     let done = parse(words).and_then(|Invocation { options, command }| {
         logger::start(&command);
-        if matches!(command, Command::Link(_) | Command::Stats(_) | Command::Agent(_)) {
+        if matches!(
+            command,
+            Command::Link(_) | Command::Stats(_) | Command::Agent(_)
+        ) {
             // Before any name of a namespace is looked up: it may bring us to other mounts.
             ipvlan_control::prepare()?;
         }
