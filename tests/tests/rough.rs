@@ -415,3 +415,49 @@ fn what_was_half_made_goes_when_its_namespace_is_dead() {
     }
     eprintln!("never killed at that moment: nothing was tested");
 }
+
+#[test]
+fn a_call_that_fails_leaves_the_mode_of_the_others() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    // The loopback device has this index.
+    let done = net.ipvlan("link add link eth0 name d1 index 1 type ipvlan mode l3 private");
+    assert!(!done.ok(), "{done:?}");
+    let shown = net.ipvlan("-j -d link show").expect();
+    assert!(
+        shown.contains("\"l2\"") && shown.contains("\"bridge\""),
+        "what was not made has changed nothing: {shown}"
+    );
+    let neighbours = net.dev(0).ns.read("ip link show ipvl0");
+    assert!(!neighbours.contains("NOARP"), "{neighbours}");
+}
+
+#[test]
+fn names_of_host_ends_are_not_for_devices() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    let done = net.ipvlan("link add link eth0 name ipvh9.9 type ipvlan mode l2");
+    assert_eq!(done.status, 2, "{done:?}");
+    assert!(done.stderr.contains("host ends"), "{done:?}");
+    // Somebody else's link of such a name is left alone.
+    net.host.sh("ip link add ipvh9.8 type veth peer name other");
+    net.ipvlan("link add link eth0 name d1 type ipvlan mode l2")
+        .expect_quiet();
+    assert!(net.host.find_link("ipvh9.8").is_some(), "it is not ours");
+    net.host.sh("ip link del ipvh9.8");
+}
+
+#[test]
+fn who_sees_another_bpffs_deletes_nobody_s_devices() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    net.host.sh("ip link add eth7 type veth peer name lan7");
+    net.host.sh("ip link set eth7 up");
+    let line = format!(
+        "mount -t bpf bpf /sys/fs/bpf && {} --no-agent link add link eth7 name x0 type ipvlan",
+        net.program().path()
+    );
+    let _ = net.host.try_run(&["unshare", "-m", "sh", "-c", &line]);
+    assert!(
+        net.lan.reaches("10.1.0.10"),
+        "the devices of the machine's bpffs live"
+    );
+    net.host.sh("ip link del eth7");
+}

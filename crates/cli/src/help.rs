@@ -94,7 +94,7 @@ Usage: ipvlan link add [ link ] PARENT [ name ] NAME
        ipvlan link del [ dev ] DEV
        ipvlan link set [ dev ] { DEV | PARENT } type ipvlan [ mode { l3 | l2 } ]
                                    [ bridge | private | vepa ]
-       ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ up ]
+       ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ type ipvlan ] [ up ]
        ipvlan link help [ ipvlan ]
 
 add   makes a device NAME beside its PARENT, whose MAC address and MTU it gets.
@@ -117,7 +117,7 @@ Not said, they stay as they are; the first device of a parent gets l3 bridge.
 
 mode l3   the parent's namespace routes for the devices; no broadcast, no ARP
 mode l2   a device is on the parent's network like any host: ARP, broadcast,
-          multicast and DHCP work
+          multicast; one of them may use DHCPv4
 
 bridge    devices of one parent talk to each other directly
 private   they do not hear each other at all, broadcast and multicast included

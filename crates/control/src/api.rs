@@ -134,12 +134,14 @@ pub fn change(name: &str, change: Change) -> Result<(), Error> {
 /// The same, where the parent is.
 fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Error> {
     let store = Store::current()?;
-    let locked = store.lock()?;
-    let mut port = store.port(parent)?;
-    set_port(&mut port, change)?;
-    reconcile(nl, &locked)?;
+    let gone = || Error::NoDevice(format!("if{parent}"));
+    let locked = store.lock_existing()?.ok_or_else(gone)?;
+    let done = store
+        .port(parent)
+        .and_then(|mut port| set_port(&mut port, change))
+        .and_then(|()| reconcile(nl, &locked));
     locked.release();
-    Ok(())
+    done
 }
 
 /// The port whose parent is called `name`, or that has a device of this name elsewhere.

@@ -45,6 +45,8 @@ impl<'a> Apply<'a> {
                 Ok(()) => {}
                 // Gone in the meantime; the kernel's next event tells the rest.
                 Err(Error::Netlink(error)) if error.errno() == Errno::ENODEV => {}
+                // What goes on in one device's namespace is no concern of the caller.
+                Err(error) if is_inside_a_device(step) => log::debug!("{error}"),
                 Err(error) => failed.push(error),
             }
         }
@@ -126,6 +128,10 @@ impl<'a> Apply<'a> {
     }
 }
 
+fn is_inside_a_device(step: &Step) -> bool {
+    matches!(step, Step::ChangeDev { .. } | Step::RemoveAddress { .. })
+}
+
 /// Changes a device in the namespace of `nl` and of the calling thread.
 pub(crate) fn change_device(
     nl: &mut Netlink,
@@ -164,5 +170,9 @@ fn regenerate_link_local(link: &Link, mode: AddrGenMode) -> Result<(), Error> {
     let path = Path::new("/proc/sys/net/ipv6/conf")
         .join(&link.name)
         .join("addr_gen_mode");
-    fs::write(&path, number).map_err(|source| io_error("write", &path, source))
+    match fs::write(&path, number) {
+        // Renamed or gone just now, or a name that is not UTF-8: nothing that concerns others.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|source| io_error("write", &path, source)),
+    }
 }

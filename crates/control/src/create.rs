@@ -21,7 +21,7 @@ use crate::agent;
 use crate::api::{Change, Create, set_port};
 use crate::apply::change_device;
 use crate::error::Error;
-use crate::observe::host_name;
+use crate::observe::{host_name, parse_host_name};
 use crate::reconcile::{reconcile, sweep_dead_namespaces};
 use crate::show::{Origin, alias};
 use crate::store::{Locked, Store};
@@ -140,6 +140,9 @@ fn refuse_taken_name(nl: &mut Netlink, create: &Create) -> Result<(), Error> {
     let Some(name) = create.name.as_ref().filter(|name| !name.is_template()) else {
         return Ok(());
     };
+    if parse_host_name(name.as_str()).is_some() {
+        return Err(Error::ReservedName(name.to_string()));
+    }
     let taken = match &create.netns {
         None => nl.link_by_name(name.as_str())?,
         Some(ns) => ns.enter(|| Netlink::open()?.link_by_name(name.as_str()))??,
@@ -191,6 +194,12 @@ fn create_locked(
             ..LinkChange::default()
         },
     )?;
+    // The other devices change only when nothing can go wrong with this one any more.
+    let change = Change {
+        mode: create.mode,
+        flag: create.flag,
+    };
+    set_port(&mut port, change)?;
     port.set_dev(
         host.index,
         DevEntry {
@@ -216,15 +225,7 @@ fn create_locked(
 fn port(locked: &Locked, parent: &Link, create: &Create) -> Result<Port, Error> {
     let store = locked.store();
     if store.port_dir(parent.index).exists() {
-        let mut port = store.port(parent.index)?;
-        set_port(
-            &mut port,
-            Change {
-                mode: create.mode,
-                flag: create.flag,
-            },
-        )?;
-        return Ok(port);
+        return store.port(parent.index);
     }
     let entry = PortEntry {
         abi: 0,
@@ -262,7 +263,7 @@ fn make_links(
     create: &Create,
 ) -> Result<Link, Error> {
     let host = host_name(parent.index, slot);
-    let noarp = port.entry()?.mode() == Mode::L3;
+    let noarp = create.mode.unwrap_or(port.entry()?.mode()) == Mode::L3;
     // The kernel gives the peer an index of our choice only if the host end has one, too.
     let host_index = match create.index {
         None => None,

@@ -31,6 +31,9 @@ pub enum Error {
         /// The parents' names.
         parents: String,
     },
+    /// The name is one that host ends have.
+    #[error("\"{0}\" is a name that host ends of ipvlan devices have; take another one")]
+    ReservedName(String),
     /// A parent must be Ethernet and not loopback.
     #[error("\"{name}\" cannot be a parent: it is {what}, not an Ethernet device")]
     BadParent {
@@ -99,6 +102,7 @@ impl Error {
             Self::Datapath(error) => error.errno().map(Errno::from_raw),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Self::NotOurs { .. }
+            | Self::ReservedName(_)
             | Self::Ambiguous { .. }
             | Self::Kernel(_)
             | Self::AgentRuns

@@ -115,11 +115,6 @@ pub(crate) fn observe(nl: &mut Netlink, store: &Store, memory: &Memory) -> Resul
         .values()
         .flat_map(|port| port.devs.keys().copied())
         .collect();
-    world.strays = links
-        .values()
-        .filter(|link| is_host_end(link) && !known.contains(&link.index))
-        .map(|link| link.index)
-        .collect();
     // What a device of ours that lives here has is the device's, not the namespace's.
     let devices: BTreeSet<u32> = world
         .ports
@@ -127,6 +122,17 @@ pub(crate) fn observe(nl: &mut Netlink, store: &Store, memory: &Memory) -> Resul
         .flat_map(|port| port.devs.values())
         .filter(|dev| dev.place.is_none())
         .filter_map(|dev| Some(dev.link.as_ref()?.index))
+        .collect();
+    // What was given up before its port knew of it: the port was there first, and the alias comes
+    // later. Anything else of such a name is somebody else's.
+    world.strays = links
+        .values()
+        .filter(|link| link.kind.as_deref() == Some("veth") && link.alias.is_none())
+        .filter(|link| !known.contains(&link.index) && !devices.contains(&link.index))
+        .filter(|link| {
+            parse_host_name(&link.name).is_some_and(|(parent, _)| world.ports.contains_key(&parent))
+        })
+        .map(|link| link.index)
         .collect();
     if !world.ports.is_empty() {
         world.own = nl
@@ -189,8 +195,12 @@ fn device(nl: &mut Netlink, host: Option<&Link>, entry: DevEntry) -> Result<DevV
     let Some(peer) = host.link else {
         return Ok(dev);
     };
-    let found = look(nl, peer, dev.place);
-    let Some((link, addresses)) = found? else {
+    let found = look(nl, peer, dev.place).unwrap_or_else(|error| {
+        // What goes on in one namespace must not keep us from looking at the others.
+        log::debug!("{}: {error}", host.name);
+        None
+    });
+    let Some((link, addresses)) = found else {
         return Ok(dev);
     };
     if link.is_up() {

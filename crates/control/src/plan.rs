@@ -110,6 +110,9 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, own: &BTreeSet<I
     }
 }
 
+/// Addresses that one device can own. More of them stay without an owner.
+const MAX_OWNED: usize = 4096;
+
 /// Who should own what: the namespace first, then whoever owns it now and still has it, then the
 /// device in the lowest slot.
 pub(crate) fn owners(
@@ -127,11 +130,15 @@ pub(crate) fn owners(
         } else {
             OWNER_HERE
         };
-        for address in &dev.addresses {
-            let has_it_now = view
-                .owners
-                .get(address)
-                .is_some_and(|now| now.ifindex == host);
+        let is_its_own = |address: &&IpAddr| {
+            view.owners
+                .get(*address)
+                .is_some_and(|now| now.ifindex == host)
+        };
+        // One namespace must not fill the table that all share.
+        let (owned, new): (Vec<&IpAddr>, Vec<&IpAddr>) = dev.addresses.iter().partition(is_its_own);
+        for address in owned.into_iter().chain(new).take(MAX_OWNED) {
+            let has_it_now = is_its_own(&address);
             if has_it_now || !owners.contains_key(address) {
                 let _: Option<Owner> = owners.insert(
                     *address,
@@ -169,14 +176,17 @@ fn plan_owners(
             });
         }
     }
-    for (address, owner) in wanted {
-        if view.owners.get(&address) != Some(&owner) {
-            steps.push(Step::SetOwner {
-                port,
-                address,
-                owner,
-            });
-        }
+    // The namespace's own first, should there be no room for all.
+    let (first, rest): (Vec<_>, Vec<_>) = wanted
+        .into_iter()
+        .filter(|(address, owner)| view.owners.get(address) != Some(owner))
+        .partition(|(_, owner)| owner.kind == OWNER_PARENT);
+    for (address, owner) in first.into_iter().chain(rest) {
+        steps.push(Step::SetOwner {
+            port,
+            address,
+            owner,
+        });
     }
 }
 

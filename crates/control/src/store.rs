@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::current_cookie;
@@ -35,6 +36,8 @@ const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 const NAME: &str = "ipvlan";
 const AGENT: &str = "agent";
 const NEW: &str = "new-";
+/// Tries to become the agent, 5 ms apart, before the lock is taken for another agent's.
+const ASKED: u32 = 10;
 
 /// Makes sure that the machine's bpffs is at /sys/fs/bpf for this process: mounts it where nobody
 /// has, and joins the mount namespace of process 1, or of the oldest ancestor that lets us, where
@@ -205,11 +208,18 @@ impl Store {
     /// Becomes the agent of this namespace; `None` when there is one.
     pub(crate) fn become_agent(&self) -> Result<Option<Flock<File>>, Error> {
         let dir = self.dir.join(AGENT);
+        let mut tries = 0;
         loop {
             create_dir(&dir)?;
             let Some(handle) = open(&dir)? else { continue };
             let lock = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
+                // Somebody who only asks whether there is an agent holds it for a moment.
+                Err((_, Errno::EWOULDBLOCK)) if tries < ASKED => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
                 Err((_, errno)) => return Err(io_error("lock", &dir, errno.into())),
             };

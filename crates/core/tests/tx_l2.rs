@@ -1,4 +1,4 @@
-//! Transmit in l2: behaviour.md 4.2, row by row, with the differences that `tx` documents.
+//! Transmit in l2: what the driver does, row by row, with the differences that `tx` documents.
 
 mod frames;
 

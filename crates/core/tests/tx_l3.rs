@@ -1,4 +1,4 @@
-//! Transmit in l3: behaviour.md 4.3, row by row, with the differences that `tx` documents.
+//! Transmit in l3: what the driver does, row by row, with the differences that `tx` documents.
 
 mod frames;
 
@@ -68,7 +68,7 @@ fn what_is_delivered_locally_looks_as_if_it_was_sent_to_us() {
             PRIVATE,
             Verdict::ROUTE,
         );
-        // The same with every flag: behaviour.md 4.8, "slave to host".
+        // The same with every flag, as in the driver.
         let frame = udp4(destination, source, SENDER4, PARENT4);
         expect_always("parent", &frame, Verdict::PARENT.with(fix));
         let frame = udp6(destination, source, SENDER6, PARENT6);
