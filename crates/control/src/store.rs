@@ -311,12 +311,27 @@ impl Locked {
 }
 
 fn create_dir(dir: &Path) -> Result<(), Error> {
-    fs::create_dir_all(dir).map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            Error::Permission(format!("cannot write to {BPFFS}; run as root"))
+    let mut tries = 0;
+    loop {
+        match fs::create_dir_all(dir) {
+            Ok(()) => return Ok(()),
+            // Whoever has just left removes the directory, or the one above it, at this moment.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                ) && tries < 100 =>
+            {
+                tries += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Error::Permission(format!(
+                    "cannot write to {BPFFS}; run as root"
+                )));
+            }
+            Err(source) => return Err(io_error("create", dir, source)),
         }
-        _ => io_error("create", dir, source),
-    })
+    }
 }
 
 fn open(dir: &Path) -> Result<Option<File>, Error> {

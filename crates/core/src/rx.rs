@@ -22,7 +22,7 @@
 //!
 //! Kernel: `ipvlan_handle_frame()`, `ipvlan_handle_mode_l2()`, `ipvlan_handle_mode_l3()`.
 
-use ipvlan_abi::{Flag, Mode, Owner, PortEntry};
+use ipvlan_abi::{Mode, Owner, PortEntry};
 
 use crate::frame::{ARP, Ethernet, Frame, IPV6, MAC_CONTROL, Mac, VLAN, VLAN_SERVICE};
 use crate::l3::{Arp, Owners, destination_owner};
@@ -43,13 +43,9 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
         Mode::L2 if group => rx_group(port, ethernet, frame, owners),
         Mode::L3 if group => Verdict::PASS,
         Mode::L2 if ethernet.ethertype == ARP => match Arp::of(frame) {
-            // From one of us only by way of the switch (vepa): what comes by way of the parent's
-            // ingress was not for a sibling where it was sent.
-            Some(arp)
-                if arp.answers_a_probe()
-                    && (ethernet.source != Mac::of(&port.mac)
-                        || matches!(port.flag(), Flag::Vepa)) =>
-            {
+            // Not from one of us: who may hear a sibling is decided where it sends, and what comes
+            // by way of the parent's ingress was not for a sibling there.
+            Some(arp) if arp.answers_a_probe() && ethernet.source != Mac::of(&port.mac) => {
                 Verdict::FLOOD
             }
             Some(arp) => deliver_or_pass(owners.v4(arp.target)),

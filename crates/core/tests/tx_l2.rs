@@ -94,7 +94,6 @@ fn an_answer_to_an_arp_probe_names_nobody_and_so_concerns_everybody() {
     expect_always("to the LAN", &frame, wire);
 }
 
-/// Finding 1 in findings-core.md: fails.
 #[test]
 fn an_answer_to_an_arp_probe_is_held_to_the_parents_mtu() {
     let mut frame = ethernet(OWN, OWN, ARP, &arp(REPLY, OWN, SENDER4, [0; 4]));
@@ -416,7 +415,6 @@ fn a_flag_that_this_version_does_not_know_is_treated_as_private() {
     assert_eq!(verdict, dropped(DropReason::Private), "the strictest");
 }
 
-/// Finding 2 in findings-core.md: fails.
 #[test]
 fn what_is_dropped_is_not_rewritten_first() {
     let private = udp4(OWN, FOREIGN, SENDER4, SIBLING4);

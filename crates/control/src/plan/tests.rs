@@ -654,7 +654,6 @@ fn the_parent_listens_to_all_multicast_in_l2_unless_it_does_already() {
     assert_eq!(quiet.plan(), [], "what others want in l3 is theirs");
 }
 
-/// Finding 3 in findings-core.md: fails.
 #[test]
 fn a_parent_that_we_made_listen_is_known_to_be_ours_when_we_are_killed() {
     let mut kernel = two(Mode::L2);
@@ -890,7 +889,7 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
     let parent = prop::option::weighted(0.9, some_link(index));
     (devs, owners, members, port, parent).prop_map(
         move |(devs, owners, mut slots, (mode, members, ours, mac, mtu), parent)| {
-            // Nothing lies behind the port's reach; see finding 7 in findings-core.md.
+            // Nothing lies behind the port's reach.
             slots.retain(|slot, _| *slot < members);
             let entry = PortEntry {
                 abi: ABI_VERSION,
@@ -1038,7 +1037,6 @@ proptest! {
         }
     }
 
-    /// Fails for finding 3 in findings-core.md.
     #[test]
     fn killed_after_any_step_the_next_one_comes_to_the_same_end(kernel in some_kernel()) {
         let mut whole = kernel.clone();
