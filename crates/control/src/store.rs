@@ -16,7 +16,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -180,7 +179,7 @@ impl Store {
             Ok(now) if lock.metadata().is_ok_and(|then| then.ino() == now.ino()) => {
                 Ok(Some(Locked {
                     store: self.clone(),
-                    lock,
+                    _lock: lock,
                 }))
             }
             _ => Ok(None),
@@ -247,7 +246,8 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Locked {
     store: Store,
-    lock: Flock<File>,
+    /// Held, never read: it goes when this does.
+    _lock: Flock<File>,
 }
 
 impl Locked {
@@ -305,8 +305,7 @@ impl Locked {
         if let Some(root) = self.store.dir.parent() {
             let _: io::Result<()> = fs::remove_dir(root);
         }
-        // The directory is open here, and gone: whoever waits for its lock looks again.
-        let _: i32 = self.lock.as_raw_fd();
+        // The directory is still open here, but gone: whoever waits for its lock looks again.
     }
 }
 
