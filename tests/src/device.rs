@@ -32,6 +32,47 @@ impl Backend {
     }
 }
 
+/// What this test expects of the implementation that it runs against, where the two are known to
+/// differ: `ours`, or the `driver`'s. `row` is the first column of the row in
+/// `docs/kernel-differences.md` that tells a user about it, and why.
+///
+/// The referee (`cargo xtask vm`) finds the row beside the test through `IPVLAN_TEST_ROWS`, a file
+/// that a line is appended to.
+#[track_caller]
+pub fn differs<T>(row: &str, ours: T, driver: T) -> T {
+    assert!(
+        DIFFERENCES.contains(&format!("\n| `{row}` |")),
+        "docs/kernel-differences.md has no row `{row}`"
+    );
+    if let Some(path) = env::var_os("IPVLAN_TEST_ROWS") {
+        let thread = std::thread::current();
+        let line = format!("{} {row}\n", thread.name().unwrap_or("?"));
+        let file = std::fs::File::options().append(true).create(true).open(path);
+        file.and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()))
+            .expect("a file for the rows");
+    }
+    match Backend::current() {
+        Backend::Ours => ours,
+        Backend::Kernel => driver,
+    }
+}
+
+const DIFFERENCES: &str = include_str!("../../docs/kernel-differences.md");
+
+/// Whether this kernel is that new. For what the driver learnt only then, and for what a kernel
+/// lends to ours.
+pub fn kernel_is_since(major: u32, minor: u32) -> bool {
+    let name = nix::sys::utsname::uname().expect("uname");
+    let mut numbers = name
+        .release()
+        .to_string_lossy()
+        .split(['.', '-', '+'])
+        .map_while(|part| part.parse::<u32>().ok())
+        .collect::<Vec<_>>()
+        .into_iter();
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// The program `ipvlan`.
 #[derive(Clone, Debug)]
 pub struct Ipvlan {
@@ -112,7 +153,7 @@ impl Dev {
         let Self { name, v4, v6, .. } = self;
         let (by4, by6) = match self.mode {
             Mode::L2 => ("via 10.1.0.254", "via fd00::254"),
-            Mode::L3 => ("", ""),
+            Mode::L3 | Mode::L3s => ("", ""),
         };
         self.ns.hurry(name);
         self.ns.batch(&format!(
@@ -148,7 +189,7 @@ pub fn addresses(mode: Mode, number: u16) -> (Ipv4Addr, Ipv6Addr) {
                 Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, digits),
             )
         }
-        Mode::L3 => (
+        Mode::L3 | Mode::L3s => (
             Ipv4Addr::new(10, 2, byte, 1),
             Ipv6Addr::new(0xfd02, number, 0, 0, 0, 0, 0, 1),
         ),

@@ -37,7 +37,7 @@ pub mod traffic;
 
 use std::time::{Duration, Instant};
 
-pub use device::{Backend, Dev, Ipvlan};
+pub use device::{Backend, Dev, Ipvlan, differs, kernel_is_since};
 pub use ns::{Done, Ns};
 pub use process::{MARK, Process};
 pub use sniff::{Seen, Sniffer};

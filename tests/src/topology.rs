@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::device::{Backend, Dev, Ipvlan};
+use crate::device::{Backend, Dev, Ipvlan, kernel_is_since};
 use crate::ns::{Done, Ns};
 use crate::{PATIENCE, eventually, process as programs};
 
@@ -20,6 +20,8 @@ pub enum Mode {
     L2,
     /// Each device in a subnet of its own; the LAN routes there by way of the parent.
     L3,
+    /// The same, and the parent's namespace filters what comes and goes.
+    L3s,
 }
 
 impl fmt::Display for Mode {
@@ -27,6 +29,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::L2 => "l2",
             Self::L3 => "l3",
+            Self::L3s => "l3s",
         })
     }
 }
@@ -92,6 +95,11 @@ impl Builder {
                 "addr add fd00::254/64 dev lan0 nodad\n\
                  route add fd02::/16 via fd00::1\n",
             );
+        }
+        if self.mode == Mode::L3s && self.v6 && !kernel_is_since(6, 17) {
+            // Row l3s-forwarding: what ours asks of the host before there was a switch for one
+            // interface. The driver does not care.
+            host.sysctl("net/ipv6/conf/all/forwarding", "1");
         }
         host.hurry("eth0");
         lan.hurry("lan0");
@@ -166,11 +174,7 @@ impl Net {
             self.mode,
             self.flag.unwrap_or_default()
         );
-        match &self.ipvlan {
-            Some(ipvlan) => ipvlan.run(&self.host, &words),
-            None => self.host.try_sh(&format!("ip {words}")),
-        }
-        .expect_quiet();
+        self.ip(&self.host, &words).expect_quiet();
         self.devices.push(dev);
         number
     }
@@ -197,6 +201,15 @@ impl Net {
     /// A device.
     pub fn dev(&self, number: u16) -> &Dev {
         &self.devices[usize::from(number)]
+    }
+
+    /// Runs a verb that `ip` and our program have in common (`link add …`, `link set …`,
+    /// `link del …`, `-d link show …`) by the one whose devices this test is about.
+    pub fn ip(&self, ns: &Ns, words: &str) -> Done {
+        match &self.ipvlan {
+            Some(ipvlan) => ipvlan.run(ns, words),
+            None => ns.try_sh(&format!("ip {words}")),
+        }
     }
 
     /// Calls the program `ipvlan` on the host.

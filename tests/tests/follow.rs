@@ -114,7 +114,7 @@ fn addresses_come_change_and_go() {
         let ns = &net.dev(0).ns;
         let (more4, more6, other) = match mode {
             Mode::L2 => ("10.1.0.20", "fd00::20", "10.1.0.21"),
-            Mode::L3 => ("10.2.0.20", "fd02::20", "10.2.0.21"),
+            Mode::L3 | Mode::L3s => ("10.2.0.20", "fd02::20", "10.2.0.21"),
         };
         ns.sh(&format!("ip addr add {more4}/24 dev ipvl0"));
         ns.sh(&format!("ip addr add {more6}/64 dev ipvl0 nodad"));

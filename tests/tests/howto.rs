@@ -42,11 +42,11 @@ fn typed(mode: Mode) -> (Net, [Ns; 2]) {
             format!("ip -6 addr add {v6}/64 dev ipvl{number}"),
             match mode {
                 Mode::L2 => format!("ip -4 route add default via 10.1.0.254 dev ipvl{number}"),
-                Mode::L3 => format!("ip -4 route add default dev ipvl{number}"),
+                Mode::L3 | Mode::L3s => format!("ip -4 route add default dev ipvl{number}"),
             },
             match mode {
                 Mode::L2 => format!("ip -6 route add default via fd00::254 dev ipvl{number}"),
-                Mode::L3 => format!("ip -6 route add default dev ipvl{number}"),
+                Mode::L3 | Mode::L3s => format!("ip -6 route add default dev ipvl{number}"),
             },
         ];
         for line in lines {
