@@ -71,8 +71,7 @@ fn device_egress(ctx: TcContext) -> i32 {
             skb.flood(port, skb.ifindex());
             skb.wire(port)
         }
-        // A frame that a device sent has no stack of its own here to pass to.
-        Action::Pass => skb.shot(DropReason::NoPort as u32),
+        Action::Pass => skb.pass(port),
         Action::Drop => skb.shot(verdict.reason()),
     }
 }

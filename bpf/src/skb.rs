@@ -21,7 +21,7 @@ use aya_ebpf::helpers::{
     bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use ipvlan_abi::{DropKey, DropReason, OWNER_PEER, Owner, PORT_SET_TYPE, PortEntry};
+use ipvlan_abi::{DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry, ROUTED_MARK};
 use ipvlan_core::frame::SHALLOW;
 use ipvlan_core::{DEPTH, Fix, Frame, Owners};
 
@@ -145,6 +145,21 @@ impl Skb {
     pub(crate) fn route(&self, port: &PortEntry) -> i32 {
         // SAFETY: a helper call with scalars; no parameters, so none are read.
         unsafe { bpf_redirect_neigh(port.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
+
+    /// Into the stack of this namespace, whatever destination MAC address it was sent to.
+    #[inline(always)]
+    pub(crate) fn pass(&self, port: &PortEntry) -> i32 {
+        if port.bits & PORT_MARK != 0 {
+            // SAFETY: as in `raw`; the kernel lets this type of program write the mark.
+            unsafe { (*self.raw).mark = ROUTED_MARK };
+        }
+        if self.raw().pkt_type == PACKET_OTHERHOST {
+            // SAFETY: a helper call with the program's own context. It fails for types that we do
+            // not pass.
+            let _: i64 = unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) };
+        }
+        NEXT
     }
 
     /// Into the parent's stack.

@@ -25,10 +25,11 @@ mod port;
 pub use drop::{DropKey, DropReason};
 pub use mode::{BadFlags, BadMode, Flag, Mode};
 pub use port::{DEV_READY, DevEntry, OWNER_HERE, OWNER_NOBODY, OWNER_PARENT, OWNER_PEER};
-pub use port::{Owner, PORT_ALLMULTI, PORT_SET_TYPE, PortEntry};
+pub use port::{Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED};
+pub use port::{PORT_SET_TYPE, PortEntry, ROUTED_MARK};
 
 /// Rises with every change of a map's layout or meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Devices that one parent can have: as many as in the kernel driver (the `ida` range in
 /// `ipvlan_link_new()`).

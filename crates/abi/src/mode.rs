@@ -12,6 +12,9 @@ pub enum Mode {
     /// The device's stack stops at L3; the parent's namespace routes. `IPVLAN_MODE_L3`, and the
     /// driver's default for a port that has no device yet.
     L3 = 1,
+    /// As l3, and what the devices exchange with the outside passes the firewall of the parent's
+    /// namespace, in both directions. `IPVLAN_MODE_L3S`.
+    L3s = 2,
 }
 
 /// A mode number or word that is not one of ours.
@@ -20,7 +23,7 @@ pub struct BadMode;
 
 impl fmt::Display for BadMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("mode is neither l2 nor l3")
+        f.write_str("mode is none of l2, l3, l3s")
     }
 }
 
@@ -32,7 +35,13 @@ impl Mode {
         match self {
             Self::L2 => "l2",
             Self::L3 => "l3",
+            Self::L3s => "l3s",
         }
+    }
+
+    /// Whether the device's stack stops at L3: no ARP, no broadcast, no multicast.
+    pub const fn is_l3(self) -> bool {
+        !matches!(self, Self::L2)
     }
 }
 
@@ -47,7 +56,7 @@ impl FromStr for Mode {
 
     /// Any case: the HOWTO itself writes `mode { l2 | L3 }`.
     fn from_str(word: &str) -> Result<Self, BadMode> {
-        [Self::L2, Self::L3]
+        [Self::L2, Self::L3, Self::L3s]
             .into_iter()
             .find(|mode| word.eq_ignore_ascii_case(mode.as_str()))
             .ok_or(BadMode)
@@ -61,6 +70,7 @@ impl TryFrom<u8> for Mode {
         match number {
             0 => Ok(Self::L2),
             1 => Ok(Self::L3),
+            2 => Ok(Self::L3s),
             _ => Err(BadMode),
         }
     }
@@ -134,6 +144,7 @@ mod tests {
     fn modes_are_read_in_any_case_and_written_as_iproute2_does() {
         assert_eq!("L3".parse(), Ok(Mode::L3));
         assert_eq!("l2".parse(), Ok(Mode::L2));
+        assert_eq!("L3S".parse(), Ok(Mode::L3s));
         assert_eq!("l4".parse::<Mode>(), Err(BadMode));
         assert_eq!("".parse::<Mode>(), Err(BadMode));
         assert_eq!(Mode::L3.as_str(), "l3");
@@ -141,10 +152,10 @@ mod tests {
 
     #[test]
     fn numbers_are_the_kernel_s() {
-        for mode in [Mode::L2, Mode::L3] {
+        for mode in [Mode::L2, Mode::L3, Mode::L3s] {
             assert_eq!(Mode::try_from(mode as u8), Ok(mode));
         }
-        assert_eq!(Mode::try_from(2), Err(BadMode), "l3s is not ours yet");
+        assert_eq!(Mode::try_from(3), Err(BadMode));
         for flag in [Flag::Bridge, Flag::Private, Flag::Vepa] {
             assert_eq!(Flag::try_from(flag as u16), Ok(flag));
         }

@@ -29,6 +29,19 @@ pub const PORT_ALLMULTI: u32 = 1;
 /// `bpf_redirect_peer` of this kernel keeps the packet type (before Linux 6.15), so a frame that
 /// the host end took for somebody else's would be dropped by the receiver: set the type first.
 pub const PORT_SET_TYPE: u32 = 2;
+/// The parent's namespace routes to the devices (l3s): there are rules and routes of ours in it.
+pub const PORT_ROUTED: u32 = 4;
+/// We switched on that it forwards the parent's IPv4 packets, so we switch it off at the end.
+pub const PORT_FORWARD4: u32 = 8;
+/// The same of IPv6.
+pub const PORT_FORWARD6: u32 = 16;
+/// The host checks sources (`rp_filter` of all interfaces), so what it takes over from a device in
+/// l3s carries [`ROUTED_MARK`], by which the check finds the way back.
+pub const PORT_MARK: u32 = 32;
+
+/// See [`PORT_MARK`]. A bit that others leave alone: kube-proxy has 0x4000 and 0x8000, Cilium
+/// 0x0f00, Tailscale 0xff0000, Calico counts upwards from 0x10000.
+pub const ROUTED_MARK: u32 = 0x1000_0000;
 
 const _: () = assert!(size_of::<PortEntry>() == 28);
 
@@ -38,6 +51,7 @@ impl PortEntry {
     pub const fn mode(&self) -> Mode {
         match self.mode {
             0 => Mode::L2,
+            2 => Mode::L3s,
             _ => Mode::L3,
         }
     }

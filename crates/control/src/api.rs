@@ -8,6 +8,7 @@ use ipvlan_netlink::{IfName, Link, NetNs, Netlink, netns};
 
 use crate::error::Error;
 use crate::reconcile::{reconcile, reconcile_if_any};
+use crate::routing::remark;
 use crate::show::{Origin, show};
 use crate::store::Store;
 
@@ -141,7 +142,11 @@ fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Erro
         .and_then(|mut port| set_port(&mut port, change))
         .and_then(|()| reconcile(nl, &locked));
     locked.release();
-    done
+    done?;
+    if let (Some(mode), Some(parent)) = (change.mode, nl.link(parent, None)?) {
+        remark(mode, &parent);
+    }
+    Ok(())
 }
 
 /// The port whose parent is called `name`, or that has a device of this name elsewhere.

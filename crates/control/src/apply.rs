@@ -11,11 +11,12 @@ use std::path::Path;
 
 use ipvlan_abi::MAX_OWNERS;
 use ipvlan_datapath_bpf::Port;
-use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Netlink, Nsid, netns};
+use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, Netlink, Nsid, netns};
 use nix::errno::Errno;
 
 use crate::error::Error;
 use crate::plan::Step;
+use crate::routing::Setting;
 use crate::store::{Store, io_error};
 
 /// What the steps of one plan work with. `nl` is a socket in the parents' namespace.
@@ -89,6 +90,15 @@ impl<'a> Apply<'a> {
             } => self.inside(*place, |nl| {
                 Ok(nl.delete_address(*index, (*address).into(), 64)?)
             }),
+            Step::SetRoute {
+                table,
+                address,
+                host,
+            } => Ok(self.nl.set_route(*table, *address, *host)?),
+            Step::DropRoute { table, address } => Ok(self.nl.delete_route(*table, *address)?),
+            Step::AddRule { rule } => Ok(self.nl.add_rule(rule)?),
+            Step::DropRule { rule } => Ok(self.nl.delete_rule(rule)?),
+            Step::Set { interface, setting } => change_setting(interface, *setting),
             Step::RemovePort { port } => self.remove_port(*port),
         }
     }
@@ -167,10 +177,26 @@ fn regenerate_link_local(link: &Link, mode: AddrGenMode) -> Result<(), Error> {
         AddrGenMode::StablePrivacy => "2",
         AddrGenMode::Random => "3",
     };
-    let path = Path::new("/proc/sys/net/ipv6/conf")
-        .join(&link.name)
-        .join("addr_gen_mode");
-    match fs::write(&path, number) {
+    write_setting(Family::V6, &link.name, "addr_gen_mode", number)
+}
+
+fn change_setting(interface: &str, setting: Setting) -> Result<(), Error> {
+    let Setting { family, name, on } = setting;
+    write_setting(family, interface, name, if on { "1" } else { "0" })
+}
+
+/// Writes a setting of an interface of the calling thread's namespace.
+fn write_setting(family: Family, interface: &str, name: &str, value: &str) -> Result<(), Error> {
+    let family = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    let path = Path::new("/proc/sys/net")
+        .join(family)
+        .join("conf")
+        .join(interface)
+        .join(name);
+    match fs::write(&path, value) {
         // Renamed or gone just now, or a name that is not UTF-8: nothing that concerns others.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| io_error("write", &path, source)),

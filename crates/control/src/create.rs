@@ -23,6 +23,7 @@ use crate::apply::change_device;
 use crate::error::Error;
 use crate::observe::{host_name, parse_host_name};
 use crate::reconcile::{reconcile, sweep_dead_namespaces};
+use crate::routing::remark;
 use crate::show::{Origin, alias};
 use crate::store::{Locked, Store};
 
@@ -71,6 +72,11 @@ fn create_device(create: &Create) -> Result<(), Error> {
     } else {
         Ok(())
     };
+    if made.is_ok()
+        && let Some(mode) = create.mode
+    {
+        remark(mode, &parent);
+    }
     locked.release();
     made?;
     if let Err(error) = settled {
@@ -263,7 +269,7 @@ fn make_links(
     create: &Create,
 ) -> Result<Link, Error> {
     let host = host_name(parent.index, slot);
-    let noarp = create.mode.unwrap_or(port.entry()?.mode()) == Mode::L3;
+    let noarp = create.mode.unwrap_or(port.entry()?.mode()) .is_l3();
     // The kernel gives the peer an index of our choice only if the host end has one, too.
     let host_index = match create.index {
         None => None,

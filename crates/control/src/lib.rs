@@ -29,6 +29,7 @@ mod error;
 mod observe;
 mod plan;
 mod reconcile;
+mod routing;
 mod show;
 mod store;
 

@@ -8,6 +8,7 @@ use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Link, Netlink, Nsid};
 
 use crate::error::Error;
+use crate::routing::{Host, Routing, concerns};
 use crate::store::Store;
 
 /// All that a plan is made from. The namespace is that of the parents.
@@ -19,6 +20,8 @@ pub(crate) struct World {
     pub(crate) strays: BTreeSet<u32>,
     /// The namespace's own addresses, on any interface.
     pub(crate) own: BTreeSet<IpAddr>,
+    /// What it does for packets of others; looked at only where a port is, or was, in l3s.
+    pub(crate) host: Host,
 }
 
 /// A port.
@@ -32,6 +35,8 @@ pub(crate) struct PortView {
     pub(crate) owners: BTreeMap<IpAddr, Owner>,
     /// By slot, as far as the port says that there are any.
     pub(crate) members: Vec<u32>,
+    /// What the namespace has of it (l3s).
+    pub(crate) routing: Routing,
 }
 
 /// A device.
@@ -134,6 +139,9 @@ pub(crate) fn observe(nl: &mut Netlink, store: &Store, memory: &Memory) -> Resul
         })
         .map(|link| link.index)
         .collect();
+    if world.ports.values().any(|port| concerns(&port.entry)) {
+        world.host = Host::read();
+    }
     if !world.ports.is_empty() {
         world.own = nl
             .addresses(None, None)?
@@ -163,6 +171,7 @@ fn view(
         let dev = match link.and_then(|link| memory.unchanged(parent, link)) {
             Some(dev) => DevView {
                 entry,
+                host: link.cloned(),
                 ..dev.clone()
             },
             None => device(nl, link, entry)?,
@@ -175,6 +184,7 @@ fn view(
         devs,
         owners: port.owners()?,
         members: port.members(entry.members)?,
+        routing: Routing::observe(nl, parent, &entry)?,
     })
 }
 

@@ -6,7 +6,7 @@
 //!   device takes as well; the parent's namespace goes before all of them.
 //! * The parent's MAC address and MTU, when they change, change those of all devices; a device has
 //!   carrier when the parent has; a parent that is gone takes its devices with it.
-//! * In l3 the devices have no ARP.
+//! * In l3 and l3s the devices have no ARP; in l3s this namespace forwards for them (`routing`).
 //! * A port without devices ends.
 //!
 //! Added to it: no device makes its IPv6 link-local address from the MAC address that all of them
@@ -22,9 +22,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipvlan_abi::{
     DEV_READY, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PortEntry,
 };
-use ipvlan_netlink::{AddrGenMode, LinkChange, Mac, Nsid};
+use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
 
 use crate::observe::{DevView, PortView, World};
+use crate::routing::{self, Setting};
 
 /// One change. Each can be made twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,20 @@ pub(crate) enum Step {
         index: u32,
         address: Ipv6Addr,
     },
+    /// This namespace routes the address to a host end (l3s).
+    SetRoute {
+        table: u32,
+        address: IpAddr,
+        host: u32,
+    },
+    /// It does so no more.
+    DropRoute { table: u32, address: IpAddr },
+    /// A policy rule of ours is missing.
+    AddRule { rule: Rule },
+    /// A policy rule of ours is one too many.
+    DropRule { rule: Rule },
+    /// A setting of an interface of this namespace is to change.
+    Set { interface: String, setting: Setting },
     /// The port has no devices any more.
     RemovePort { port: u32 },
 }
@@ -70,12 +85,12 @@ pub(crate) fn plan(world: &World) -> Vec<Step> {
         steps.push(Step::DeleteLink { index: *index });
     }
     for (port, view) in &world.ports {
-        plan_port(&mut steps, *port, view, &world.own);
+        plan_port(&mut steps, *port, view, world);
     }
     steps
 }
 
-fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, own: &BTreeSet<IpAddr>) {
+fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
     let alive: BTreeMap<u32, &DevView> = view
         .devs
         .iter()
@@ -85,11 +100,13 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, own: &BTreeSet<I
         .map(|(host, dev)| (*host, dev))
         .collect();
 
-    plan_owners(steps, port, view, &alive, own);
+    let owners = plan_owners(steps, port, view, &alive, &world.own);
     let entry = plan_members(steps, port, view, &alive);
     for dev in alive.values() {
         plan_device(steps, view, dev);
     }
+    let hosts: Vec<&Link> = alive.values().filter_map(|dev| dev.host.as_ref()).collect();
+    let entry = routing::plan(steps, port, view, world, &hosts, &owners, entry);
     // After the devices: the entry's old MAC address and MTU are what tells that they have to
     // follow, should this be the moment at which we are killed.
     plan_entry(steps, port, view, &alive, entry);
@@ -166,7 +183,7 @@ fn plan_owners(
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
     own: &BTreeSet<IpAddr>,
-) {
+) -> BTreeMap<IpAddr, Owner> {
     let wanted = owners(port, view, alive, own);
     for address in view.owners.keys() {
         if !wanted.contains_key(address) {
@@ -178,16 +195,17 @@ fn plan_owners(
     }
     // The namespace's own first, should there be no room for all.
     let (first, rest): (Vec<_>, Vec<_>) = wanted
-        .into_iter()
-        .filter(|(address, owner)| view.owners.get(address) != Some(owner))
+        .iter()
+        .filter(|(address, owner)| view.owners.get(*address) != Some(owner))
         .partition(|(_, owner)| owner.kind == OWNER_PARENT);
     for (address, owner) in first.into_iter().chain(rest) {
         steps.push(Step::SetOwner {
             port,
-            address,
-            owner,
+            address: *address,
+            owner: *owner,
         });
     }
+    wanted
 }
 
 fn plan_members(
@@ -252,8 +270,8 @@ fn plan_entry(
             parent.allmulti.is_some_and(|count| count > 0) || parent.flags & IFF_ALLMULTI != 0;
         match view.entry.mode() {
             Mode::L2 if !listens => listen = Some(true),
-            Mode::L3 if entry.bits & PORT_ALLMULTI != 0 => listen = Some(false),
-            Mode::L2 | Mode::L3 => {}
+            Mode::L3 | Mode::L3s if entry.bits & PORT_ALLMULTI != 0 => listen = Some(false),
+            Mode::L2 | Mode::L3 | Mode::L3s => {}
         }
     }
     // That it is ours is on record before it is so, and until it is no more.
@@ -308,7 +326,7 @@ fn plan_device(steps: &mut Vec<Step>, view: &PortView, dev: &DevView) {
     if parent.mac != Some(view.entry.mac) && link.mac != parent.mac {
         change.mac = parent.mac;
     }
-    let noarp = view.entry.mode() == Mode::L3;
+    let noarp = view.entry.mode().is_l3();
     if (link.flags & IFF_NOARP != 0) != noarp {
         change.noarp = Some(noarp);
     }

@@ -69,6 +69,11 @@ fn changes_a_device(step: &Step) -> bool {
         | Step::SetMember { .. }
         | Step::SetEntry { .. }
         | Step::ForgetDev { .. }
+        | Step::SetRoute { .. }
+        | Step::DropRoute { .. }
+        | Step::AddRule { .. }
+        | Step::DropRule { .. }
+        | Step::Set { .. }
         | Step::DeleteLink { .. }
         | Step::RemovePort { .. } => false,
     }

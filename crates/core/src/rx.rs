@@ -17,10 +17,14 @@
 //! VLAN-tagged frames are not ours: they belong to the parent's VLAN devices. Frames for another
 //! MAC address, which a promiscuous parent sees, are nobody's.
 //!
+//! l3s: everything passes. The parent's stack filters it, and routes to the host end what is a
+//! device's.
+//!
 //! Limits: no look-up inside tunnels. In l3 a device gets nothing that was sent to a group MAC
 //! address, and ARP stays with the parent's stack, so that proxy ARP works there.
 //!
-//! Kernel: `ipvlan_handle_frame()`, `ipvlan_handle_mode_l2()`, `ipvlan_handle_mode_l3()`.
+//! Kernel: `ipvlan_handle_frame()`, `ipvlan_handle_mode_l2()`, `ipvlan_handle_mode_l3()`; in l3s
+//! `ipvlan_l3_rcv()` and `ipvlan_nf_input()`, for which forwarding stands here.
 
 use ipvlan_abi::{Mode, Owner, PortEntry};
 
@@ -42,6 +46,7 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
     match port.mode() {
         Mode::L2 if group => rx_group(port, ethernet, frame, owners),
         Mode::L3 if group => Verdict::PASS,
+        Mode::L3s => Verdict::PASS,
         Mode::L2 if ethernet.ethertype == ARP => match Arp::of(frame) {
             // Not from one of us: who may hear a sibling is decided where it sends, and what comes
             // by way of the parent's ingress was not for a sibling there.

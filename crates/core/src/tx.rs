@@ -13,6 +13,9 @@
 //! l3: what the device wrote into the Ethernet header means nothing. The destination address is a
 //! sibling's, the parent's, or is routed by the parent's namespace.
 //!
+//! l3s: the same, but what is no sibling's goes to the stack of the parent's namespace as a packet
+//! that came in on the host end, to be filtered and forwarded.
+//!
 //! private: nothing goes to a sibling, broadcast included (the driver stops unicast only).
 //! vepa: unicast that would go to a sibling, and in l2 to the parent, goes to the wire; broadcast goes
 //! to both, and a question to whom it asks for.
@@ -48,7 +51,7 @@ pub fn tx<F: Frame, O: Owners>(port: &PortEntry, sender: u32, frame: &F, owners:
     }
     match port.mode() {
         Mode::L2 => tx_l2(port, sender, ethernet, frame, owners),
-        Mode::L3 => tx_l3(port, ethernet, frame, owners),
+        Mode::L3 | Mode::L3s => tx_l3(port, ethernet, frame, owners),
     }
 }
 
@@ -212,7 +215,11 @@ fn tx_l3<F: Frame, O: Owners>(
             Flag::Private => return Verdict::drop(DropReason::Private),
             Flag::Vepa => {}
         }
-    } else if owner.kind == OWNER_PARENT {
+    }
+    if matches!(port.mode(), Mode::L3s) {
+        return Verdict::PASS;
+    }
+    if owner.kind == OWNER_PARENT {
         return Verdict::PARENT.with(both(port, ethernet));
     }
     // Both MAC addresses are written on the way.

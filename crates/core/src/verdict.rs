@@ -10,7 +10,7 @@ use crate::frame::DEPTH;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Action {
-    /// To the stack of the device on which it came, untouched. Only the parent's hook says so.
+    /// To the stack of the namespace in which it came, untouched: the parent's.
     Pass = 0,
     /// To the device in [`Verdict::owner`].
     Deliver = 1,

@@ -313,7 +313,7 @@ fn deep_sample() -> impl Strategy<Value = Sample> {
 
 fn any_port() -> impl Strategy<Value = PortEntry> {
     let mtu = prop_oneof![4 => Just(1500u32), 1 => any::<u32>()];
-    let mode = prop_oneof![8 => 0u8..2, 1 => any::<u8>()];
+    let mode = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
     let flag = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
     (mtu, mode, flag).prop_map(|(mtu, mode, flag)| PortEntry {
         mtu,
@@ -361,12 +361,19 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn tx_always_decides_and_never_passes(sample in sample(), port in any_port()) {
+    fn tx_always_decides_and_passes_only_in_l3s(sample in sample(), port in any_port()) {
         let asked = Recorded::default();
         let verdict = tx(&port, SENDER, &sample.frame(), &asked);
         coherent(verdict, &asked)?;
-        prop_assert_ne!(verdict.action(), Action::Pass, "a device has no stack here");
-        if port.mode() == Mode::L3 {
+        if port.mode() == Mode::L3s {
+            prop_assert!(
+                matches!(verdict.action(), Action::Pass | Action::Deliver | Action::Drop),
+                "the stack routes"
+            );
+        } else {
+            prop_assert_ne!(verdict.action(), Action::Pass, "a device has no stack here");
+        }
+        if port.mode().is_l3() {
             prop_assert_ne!(verdict.action(), Action::Flood, "l3 has no broadcast");
             prop_assert_ne!(verdict.action(), Action::Wire, "l3 routes");
             prop_assert_eq!(verdict.fix().nd_offsets(), None, "l3 routes");
@@ -406,7 +413,7 @@ proptest! {
             "{verdict:?} is for what devices send"
         );
         prop_assert!(verdict.fix().is_nothing(), "the wire is not corrected");
-        if port.mode() == Mode::L3 {
+        if port.mode().is_l3() {
             prop_assert_ne!(verdict.action(), Action::Flood, "l3 has no broadcast");
         }
         prop_assert!(asked.0.borrow().len() <= 1, "one look-up a frame");
@@ -425,7 +432,7 @@ proptest! {
         let answers_a_probe = sample.bytes.get(12..14) == Some(&[8, 6])
             && sample.bytes.get(20..22) == Some(&[0, 2])
             && sample.bytes.get(38..42) == Some(&[0; 4]);
-        if port.mode() == Mode::L3 || !(group || answers_a_probe) {
+        if port.mode().is_l3() || !(group || answers_a_probe) {
             prop_assert_eq!(verdict, Verdict::PASS, "as if nothing were here");
         } else {
             prop_assert_ne!(verdict.action(), Action::Deliver, "to whom?");

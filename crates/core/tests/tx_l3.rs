@@ -5,7 +5,7 @@ mod frames;
 use frames::*;
 use ipvlan_abi::{DropReason, Flag, Mode, PortEntry};
 use ipvlan_core::frame::Bytes;
-use ipvlan_core::{Fix, Verdict, tx};
+use ipvlan_core::{Action, Fix, Verdict, tx};
 
 /// A row of the matrix.
 fn expect(what: &str, frame: &[u8], bridge: Verdict, private: Verdict, vepa: Verdict) {
@@ -15,6 +15,21 @@ fn expect(what: &str, frame: &[u8], bridge: Verdict, private: Verdict, vepa: Ver
             sent(Mode::L3, flag, frame),
             verdict,
         );
+        expect_verdict(
+            &format!("{what}, {flag}, l3s"),
+            sent(Mode::L3s, flag, frame),
+            in_l3s(verdict),
+        );
+    }
+}
+
+/// What leaves the port goes to the stack of the parent's namespace, whatever it says of lengths:
+/// that one can fragment.
+fn in_l3s(verdict: Verdict) -> Verdict {
+    match verdict.action() {
+        Action::Route | Action::Parent => Verdict::PASS,
+        Action::Drop if verdict == dropped(DropReason::TooBig) => Verdict::PASS,
+        _ => verdict,
     }
 }
 

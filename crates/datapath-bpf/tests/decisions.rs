@@ -365,7 +365,7 @@ fn the_ebpf_build_decides_as_the_native_build() {
     let mut dice = Dice(seed);
     let mut machine = Machine::new();
     let mut seen: HashMap<(Action, u32), u32> = HashMap::new();
-    let combinations: Vec<(Mode, Flag)> = [Mode::L2, Mode::L3]
+    let combinations: Vec<(Mode, Flag)> = [Mode::L2, Mode::L3, Mode::L3s]
         .into_iter()
         .flat_map(|mode| {
             [Flag::Bridge, Flag::Private, Flag::Vepa]

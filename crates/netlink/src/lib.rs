@@ -5,6 +5,7 @@
 //! | `socket.rs` | one request, its answers, its ack; extended-ack text; dumps that were torn are asked again |
 //! | `link.rs` | [`Link`], [`VethPair`], [`LinkChange`] and the [`Netlink`] calls for them |
 //! | `addr.rs` | [`Address`] and [`Netlink::addresses`] |
+//! | `route.rs` | [`Route`], [`Rule`] and the calls for them |
 //! | `nsid.rs` | [`Nsid`]: how one namespace counts the others |
 //! | `monitor.rs` | [`Monitor`]: what changes, in every namespace that has an id here |
 //! | `netns.rs` | [`NetNs`], a handle; [`netns::Finder`] from an id back to a handle |
@@ -38,15 +39,17 @@ mod name;
 pub mod netns;
 mod nla;
 mod nsid;
+mod route;
 mod socket;
 #[expect(unsafe_code, reason = "system calls that nix does not have")]
 mod sys;
 
 pub use addr::Address;
 pub use error::Error;
-pub use link::{AddrGenMode, Link, LinkChange, LinkStats, Mac, VethPair};
+pub use link::{AddrGenMode, Link, LinkChange, LinkStats, Mac, V4Settings, VethPair};
 pub use monitor::{Event, Monitor};
 pub use name::{BadIfName, IfName};
 pub use netns::NetNs;
 pub use nsid::Nsid;
+pub use route::{Family, Hop, Route, RouteFilter, Rule};
 pub use socket::Netlink;

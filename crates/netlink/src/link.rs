@@ -63,7 +63,15 @@ const IFLA_NETNS_IMMUTABLE: u16 = 67;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
+const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+// linux/ip.h, counted from 1; linux/ipv6.h, counted from 0
+const IPV4_DEVCONF_FORWARDING: usize = 1;
+const IPV4_DEVCONF_RP_FILTER: usize = 8;
+const IPV4_DEVCONF_SRC_VMARK: usize = 24;
+const DEVCONF_FORCE_FORWARDING: usize = 59;
 
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 1 << 16;
@@ -128,6 +136,11 @@ pub struct Link {
     pub stats: Option<LinkStats>,
     /// How it makes its IPv6 link-local address. None: no IPv6 on it.
     pub addr_gen_mode: Option<AddrGenMode>,
+    /// Its IPv4 settings. None: no IPv4 on it.
+    pub v4: Option<V4Settings>,
+    /// Whether IPv6 packets that it receives are forwarded, even if the host does not forward
+    /// (`net.ipv6.conf.*.force_forwarding`, Linux 6.17).
+    pub force_forwards_v6: Option<bool>,
     /// How many have asked it to receive every multicast frame.
     pub allmulti: Option<u32>,
     /// How many have asked it to receive every frame.
@@ -207,6 +220,17 @@ pub enum AddrGenMode {
     StablePrivacy,
     /// RFC 7217, with a secret of the kernel's own.
     Random,
+}
+
+/// Of an interface's `net.ipv4.conf.*`, those that decide what may be forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct V4Settings {
+    /// `forwarding`: what it receives for others is sent on.
+    pub forwarding: bool,
+    /// `rp_filter`: 0 off, 1 strict, 2 loose (RFC 3704). That of "all" counts as well: the higher.
+    pub rp_filter: u32,
+    /// `src_valid_mark`: the way back is looked up with the packet's mark.
+    pub src_valid_mark: bool,
 }
 
 /// A pair of veth links that is to be made, both ends down.
@@ -440,13 +464,7 @@ impl Link {
                 self.alt_names = names.map(|(_, name)| string_of(name)).collect();
             }
             IFLA_STATS64 => self.stats = Some(LinkStats::parse(value)),
-            IFLA_AF_SPEC => {
-                self.addr_gen_mode = attributes(value)
-                    .filter(|(family, _)| *family == AF_INET6)
-                    .flat_map(|(_, spec)| attributes(spec))
-                    .find(|(kind, _)| *kind == IFLA_INET6_ADDR_GEN_MODE)
-                    .and_then(|(_, mode)| AddrGenMode::from_number(u8_of(mode)?));
-            }
+            IFLA_AF_SPEC => self.take_family_settings(value),
             IFLA_GROUP => self.group = u32_of(value).unwrap_or_default(),
             IFLA_PROMISCUITY => self.promiscuity = u32_of(value),
             IFLA_ALLMULTI => self.allmulti = u32_of(value),
@@ -467,6 +485,34 @@ impl Link {
             IFLA_PARENT_DEV_BUS_NAME => self.parent_bus = Some(string_of(value)),
             IFLA_NETNS_IMMUTABLE => self.netns_immutable = u8_of(value).map(|on| on != 0),
             _ => {}
+        }
+    }
+}
+
+impl Link {
+    fn take_family_settings(&mut self, specs: &[u8]) {
+        let setting = |conf: &[u8], place: usize| conf.get(4 * place..).and_then(u32_of);
+        for (family, spec) in attributes(specs) {
+            for (kind, value) in attributes(spec) {
+                match (family, kind) {
+                    (AF_INET, IFLA_INET_CONF) => {
+                        let at = |number: usize| setting(value, number - 1).unwrap_or(0);
+                        self.v4 = Some(V4Settings {
+                            forwarding: at(IPV4_DEVCONF_FORWARDING) != 0,
+                            rp_filter: at(IPV4_DEVCONF_RP_FILTER),
+                            src_valid_mark: at(IPV4_DEVCONF_SRC_VMARK) != 0,
+                        });
+                    }
+                    (AF_INET6, IFLA_INET6_CONF) => {
+                        self.force_forwards_v6 =
+                            setting(value, DEVCONF_FORCE_FORWARDING).map(|on| on != 0);
+                    }
+                    (AF_INET6, IFLA_INET6_ADDR_GEN_MODE) => {
+                        self.addr_gen_mode = u8_of(value).and_then(AddrGenMode::from_number);
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 }

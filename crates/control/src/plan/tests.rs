@@ -1,8 +1,11 @@
-use ipvlan_abi::{ABI_VERSION, DevEntry, Flag};
-use ipvlan_netlink::Link;
+use ipvlan_abi::{
+    ABI_VERSION, DevEntry, Flag, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED,
+};
+use ipvlan_netlink::{Family, Link, V4Settings};
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::{Host, Routing};
 
 const PARENT: u32 = 2;
 const MAC: Mac = [2, 0, 0, 0, 0x0a, 1];
@@ -36,6 +39,7 @@ impl Kernel {
             devs: BTreeMap::new(),
             owners: BTreeMap::new(),
             members: Vec::new(),
+            routing: Routing::default(),
         };
         let mut slots = BTreeMap::new();
         for mut dev in devs {
@@ -44,7 +48,7 @@ impl Kernel {
                 let owner = owner(host, dev.place);
                 let _: &mut Owner = port.owners.entry(*address).or_insert(owner);
             }
-            if let (Mode::L3, Some(link)) = (mode, &mut dev.link) {
+            if let (true, Some(link)) = (mode.is_l3(), &mut dev.link) {
                 link.flags |= IFF_NOARP;
             }
             let _: Option<u32> = slots.insert(dev.entry.slot, host);
@@ -145,6 +149,9 @@ impl Kernel {
                     dev.link = None;
                     dev.addresses.clear();
                 }
+                for port in ports.values_mut() {
+                    port.routing.routes.retain(|_, host| host != index);
+                }
             }
             Step::Change { index, change } => {
                 for (parent, port) in ports {
@@ -152,8 +159,17 @@ impl Kernel {
                         listen(port.parent.as_mut(), on);
                     }
                     let host = port.devs.get_mut(index).and_then(|dev| dev.host.as_mut());
-                    if let (Some(host), Some(up)) = (host, change.up) {
+                    let Some(host) = host else { continue };
+                    if let Some(up) = change.up {
                         host.flags = host.flags & !UP | if up { UP } else { 0 };
+                    }
+                    if let Some(noarp) = change.noarp {
+                        host.flags = host.flags & !IFF_NOARP | if noarp { IFF_NOARP } else { 0 };
+                    }
+                    host.mac = change.mac.or(host.mac);
+                    // What goes down loses its routes.
+                    if change.up == Some(false) {
+                        port.routing.routes.retain(|_, host| host != index);
                     }
                 }
             }
@@ -171,9 +187,57 @@ impl Kernel {
                     let _: bool = dev.addresses.remove(&IpAddr::V6(*address));
                 }
             }
+            Step::SetRoute {
+                table,
+                address,
+                host,
+            } => {
+                let routing = self.routing_of(*table);
+                let _: Option<u32> = routing.routes.insert(*address, *host);
+            }
+            Step::DropRoute { table, address } => {
+                let _: Option<u32> = self.routing_of(*table).routes.remove(address);
+            }
+            Step::AddRule { rule } => {
+                let new = self.routing_of(rule.table).rules.insert(rule.clone());
+                assert!(new, "the kernel says EEXIST");
+            }
+            Step::DropRule { rule } => {
+                let _: bool = self.routing_of(rule.table).rules.remove(rule);
+            }
+            Step::Set { interface, setting } => self.set(interface, *setting),
             Step::RemovePort { port } => {
                 let removed = ports.remove(port).expect("a port to remove");
                 assert!(removed.devs.is_empty(), "a port goes after its devices");
+                assert_eq!(removed.routing, Routing::default(), "and leaves nothing");
+            }
+        }
+    }
+
+    fn routing_of(&mut self, table: u32) -> &mut Routing {
+        let mut ports = self.world.ports.iter_mut();
+        let (_, port) = ports
+            .find(|(parent, _)| routing::table(**parent) == table)
+            .expect("a table of one of the ports");
+        &mut port.routing
+    }
+
+    fn set(&mut self, interface: &str, setting: Setting) {
+        for port in self.world.ports.values_mut() {
+            let hosts = port.devs.values_mut().filter_map(|dev| dev.host.as_mut());
+            for link in hosts.chain(&mut port.parent) {
+                if link.name != interface {
+                    continue;
+                }
+                let mut v4 = link.v4.unwrap_or_default();
+                match setting.name {
+                    "forwarding" => v4.forwarding = setting.on,
+                    "rp_filter" => v4.rp_filter = u32::from(setting.on),
+                    "src_valid_mark" => v4.src_valid_mark = setting.on,
+                    "force_forwarding" => link.force_forwards_v6 = Some(setting.on),
+                    other => panic!("no such setting: {other}"),
+                }
+                link.v4 = Some(v4);
             }
         }
     }
@@ -222,6 +286,9 @@ fn link(index: u32) -> Link {
     link.mtu = 1500;
     link.flags = UP | LOWER_UP;
     link.allmulti = Some(0);
+    link.name = format!("link{index}");
+    link.v4 = Some(V4Settings::default());
+    link.force_forwards_v6 = Some(false);
     link
 }
 
@@ -827,7 +894,15 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
         Some(AddrGenMode::StablePrivacy),
         Some(AddrGenMode::Random),
     ]);
-    (flags, mac, mtu, mode).prop_map(move |((up, lower, noarp, listens), mac, mtu, mode)| {
+    let v4 = (any::<bool>(), 0u32..3, any::<bool>());
+    let v4 = v4.prop_map(|(forwarding, rp_filter, src_valid_mark)| V4Settings {
+        forwarding,
+        rp_filter,
+        src_valid_mark,
+    });
+    let settings = (prop::option::weighted(0.9, v4), any::<Option<bool>>());
+    let all = (flags, mac, mtu, mode, settings);
+    all.prop_map(move |((up, lower, noarp, listens), mac, mtu, mode, settings)| {
         let mut link = link(index);
         link.flags = if up { UP } else { 0 }
             | if lower { LOWER_UP } else { 0 }
@@ -835,6 +910,7 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
         link.mac = mac;
         link.mtu = mtu;
         link.addr_gen_mode = mode;
+        (link.v4, link.force_forwards_v6) = settings;
         listen(Some(&mut link), listens);
         link
     })
@@ -885,10 +961,21 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
     let owner = owner.prop_map(|(ifindex, kind)| Owner { ifindex, kind });
     let owners = prop::collection::btree_map(prop::sample::select(pool()), owner, 0..6);
     let members = prop::collection::btree_map(0u32..8, prop_oneof![host, Just(0)], 0..8);
-    let port = (0u8..2, 0u32..8, any::<bool>(), any::<bool>(), any::<bool>());
+    let ours = prop::sample::subsequence(
+        vec![
+            PORT_ALLMULTI,
+            PORT_ROUTED,
+            PORT_FORWARD4,
+            PORT_FORWARD6,
+            PORT_MARK,
+        ],
+        0..=5,
+    );
+    let port = (0u8..3, 0u32..8, ours, any::<bool>(), any::<bool>());
     let parent = prop::option::weighted(0.9, some_link(index));
-    (devs, owners, members, port, parent).prop_map(
-        move |(devs, owners, mut slots, (mode, members, ours, mac, mtu), parent)| {
+    let routing = some_routing(index);
+    (devs, owners, members, port, parent, routing).prop_map(
+        move |(devs, owners, mut slots, (mode, members, ours, mac, mtu), parent, routing)| {
             // Nothing lies behind the port's reach.
             slots.retain(|slot, _| *slot < members);
             let entry = PortEntry {
@@ -899,7 +986,7 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                 mac: if mac { MAC } else { OTHER_MAC },
                 mode,
                 flag: 0,
-                bits: if ours { PORT_ALLMULTI } else { 0 },
+                bits: ours.iter().fold(0, |all, bit| all | bit),
             };
             let port = PortView {
                 entry,
@@ -910,10 +997,49 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                     .collect(),
                 owners,
                 members: Vec::new(),
+                // Nothing is made before the port says so.
+                routing: if routing::concerns(&entry) {
+                    routing
+                } else {
+                    Routing::default()
+                },
             };
             (port, slots)
         },
     )
+}
+
+fn some_routing(parent: u32) -> impl Strategy<Value = Routing> {
+    let rule = (0u32..2, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        move |(later, four, renamed)| Rule {
+            family: if four { Family::V4 } else { Family::V6 },
+            priority: 500 + later,
+            interface: if renamed {
+                "old".into()
+            } else {
+                format!("link{parent}")
+            },
+            mark: None,
+            table: routing::table(parent),
+            nowhere: later == 1,
+        },
+    );
+    let host = prop_oneof![4 => parent * 100..parent * 100 + 6, 1 => Just(77u32)];
+    (
+        prop::collection::btree_set(rule, 0..4),
+        prop::collection::btree_map(prop::sample::select(pool()), host, 0..4),
+    )
+        .prop_map(|(rules, routes)| Routing { rules, routes })
+}
+
+fn some_host() -> impl Strategy<Value = Host> {
+    (any::<bool>(), any::<Option<bool>>(), any::<bool>()).prop_map(|(v4, v6, checks_sources)| {
+        Host {
+            v4,
+            v6,
+            checks_sources,
+        }
+    })
 }
 
 fn some_kernel() -> impl Strategy<Value = Kernel> {
@@ -922,7 +1048,8 @@ fn some_kernel() -> impl Strategy<Value = Kernel> {
         prop::option::weighted(0.3, some_port(3)),
     );
     let strays = prop::collection::btree_set(50u32..60, 0..3);
-    (ports, strays, some_addresses()).prop_map(|((second, third), strays, own)| {
+    let all = (ports, strays, some_addresses(), some_host());
+    all.prop_map(|((second, third), strays, own, host)| {
         let mut kernel = Kernel::default();
         for (index, port) in [(2, second), (3, third)] {
             if let Some((port, slots)) = port {
@@ -932,6 +1059,7 @@ fn some_kernel() -> impl Strategy<Value = Kernel> {
         }
         kernel.world.strays = strays;
         kernel.world.own = own;
+        kernel.world.host = host;
         kernel
     })
 }

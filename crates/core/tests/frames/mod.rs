@@ -61,7 +61,7 @@ pub(crate) const OLD_VLAN: u16 = 0x9100;
 /// IEEE 802 local experimental EtherType 1.
 pub(crate) const EXPERIMENT: u16 = 0x88b5;
 
-pub(crate) const MODES: [Mode; 2] = [Mode::L2, Mode::L3];
+pub(crate) const MODES: [Mode; 3] = [Mode::L2, Mode::L3, Mode::L3s];
 pub(crate) const FLAGS: [Flag; 3] = [Flag::Bridge, Flag::Private, Flag::Vepa];
 
 pub(crate) const REQUEST: u16 = 1;

@@ -1,0 +1,397 @@
+//! Mode l3s: what makes the parent's namespace forward for the devices.
+//!
+//! ```text
+//!  wire ─► parent ─ PREROUTING ─ rule "iif parent lookup TABLE" ─ FORWARD ─ POSTROUTING ─► host end ─► device
+//!  device ─► host end ─ PREROUTING ─ the namespace's own routes ─ FORWARD ─ POSTROUTING ─► parent ─► wire
+//! ```
+//!
+//! * A table of the parent's own has a route to the host end for each address that a device owns.
+//! * A rule sends what comes in on the parent there. What the host itself sends does not look into
+//!   it: otherwise a device that takes the address of a name server would get the host's questions.
+//! * The host end has the parent's MAC address and no ARP, so that what goes out of it is for the
+//!   device.
+//! * The parent and the host ends forward. Where the host did not do that before, a second rule
+//!   takes care that nothing else is: what came in on the parent and is neither the host's nor a
+//!   device's goes nowhere, as before.
+//! * Where the host checks sources (`rp_filter` of all interfaces), packets of devices carry a
+//!   mark, and a third rule shows the check the way back.
+//!
+//! IPv6: `force_forwarding` (Linux 6.17) makes one interface forward. Before, only the switch for
+//! all interfaces does, and it makes the host a router that believes no router advertisements: that
+//! one is the administrator's to throw ([`remark`]).
+//!
+//! The driver hands packets over between the parent's PREROUTING and INPUT, by the input interface
+//! (`ipvlan_l3_rcv()`, `ipvlan_nf_input()`), and sends by OUTPUT and POSTROUTING. From outside of the
+//! kernel that cannot be done: no program runs between INPUT and the socket. Forwarding passes
+//! PREROUTING, FORWARD and POSTROUTING, and leaves the device's own namespace its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+
+use ipvlan_abi::{
+    Mode, OWNER_PEER, Owner, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED, PortEntry,
+    ROUTED_MARK,
+};
+use ipvlan_netlink::{Family, Link, LinkChange, Mac, Netlink, RouteFilter, Rule};
+
+use crate::error::Error;
+use crate::observe::{PortView, World};
+use crate::plan::Step;
+
+/// Number of the table of the parent with ifindex 0; high, and not one that people use.
+const TABLE: u32 = 0x6970_0000;
+/// Behind the table "local" (0), before whatever else the host has.
+const PRIORITY: u32 = 500;
+
+const IFF_NOARP: u32 = 0x80;
+
+/// What a namespace does for packets that are not its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// Whether it forwards IPv4 by itself.
+    pub(crate) v4: bool,
+    /// Whether it forwards IPv6 by itself. `None`: this kernel has no IPv6.
+    pub(crate) v6: Option<bool>,
+    /// Whether it checks sources on all interfaces.
+    pub(crate) checks_sources: bool,
+}
+
+impl Host {
+    /// Of the calling thread's namespace.
+    pub(crate) fn read() -> Self {
+        let is_on = |name: &str| {
+            let text = fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
+            Some(text.trim() != "0")
+        };
+        Self {
+            v4: is_on("ipv4/conf/all/forwarding").unwrap_or(false),
+            v6: is_on("ipv6/conf/all/forwarding"),
+            checks_sources: is_on("ipv4/conf/all/rp_filter").unwrap_or(false),
+        }
+    }
+
+    fn has(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => true,
+            Family::V6 => self.v6.is_some(),
+        }
+    }
+}
+
+/// What there is of ours in the parent's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Routing {
+    pub(crate) rules: BTreeSet<Rule>,
+    /// Address, and the host end it is routed to.
+    pub(crate) routes: BTreeMap<IpAddr, u32>,
+}
+
+impl Routing {
+    /// Of the port of this parent; nothing is asked where there was nothing made.
+    pub(crate) fn observe(
+        nl: &mut Netlink,
+        parent: u32,
+        entry: &PortEntry,
+    ) -> Result<Self, Error> {
+        let mut found = Self::default();
+        if !concerns(entry) {
+            return Ok(found);
+        }
+        for family in Family::ALL {
+            let rules = nl.rules(family)?;
+            found
+                .rules
+                .extend(rules.into_iter().filter(|rule| rule.table == table(parent)));
+            let filter = RouteFilter {
+                family,
+                table: Some(table(parent)),
+                interface: None,
+            };
+            for route in nl.routes(filter)? {
+                let host = route.hops.first().and_then(|hop| hop.interface);
+                let _: Option<u32> = found
+                    .routes
+                    .insert(route.destination.0, host.unwrap_or_default());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether the namespace forwards for this port, or did.
+pub(crate) fn concerns(entry: &PortEntry) -> bool {
+    entry.mode() == Mode::L3s || entry.bits & PORT_ROUTED != 0
+}
+
+/// The table with the devices of this parent.
+pub(crate) fn table(parent: u32) -> u32 {
+    TABLE.wrapping_add(parent)
+}
+
+/// An interface's setting under `net.ipv4.conf` or `net.ipv6.conf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) family: Family,
+    pub(crate) name: &'static str,
+    pub(crate) on: bool,
+}
+
+const FORWARD4: Setting = Setting {
+    family: Family::V4,
+    name: "forwarding",
+    on: true,
+};
+const FORWARD6: Setting = Setting {
+    family: Family::V6,
+    name: "force_forwarding",
+    on: true,
+};
+const CHECK_SOURCES: Setting = Setting {
+    family: Family::V4,
+    name: "rp_filter",
+    on: true,
+};
+const CHECK_BY_MARK: Setting = Setting {
+    family: Family::V4,
+    name: "src_valid_mark",
+    on: true,
+};
+
+/// Plans what differs. Returns the entry with what is to be remembered of it.
+pub(crate) fn plan(
+    steps: &mut Vec<Step>,
+    port: u32,
+    view: &PortView,
+    world: &World,
+    hosts: &[&Link],
+    owners: &BTreeMap<IpAddr, Owner>,
+    entry: PortEntry,
+) -> PortEntry {
+    if !concerns(&entry) {
+        return entry;
+    }
+    match &view.parent {
+        Some(parent) if entry.mode() == Mode::L3s && !hosts.is_empty() => {
+            set_up(steps, port, view, parent, world, hosts, owners, entry)
+        }
+        parent => take_down(steps, port, view, parent.as_ref(), world, entry),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one view of the world")]
+fn set_up(
+    steps: &mut Vec<Step>,
+    port: u32,
+    view: &PortView,
+    parent: &Link,
+    world: &World,
+    hosts: &[&Link],
+    owners: &BTreeMap<IpAddr, Owner>,
+    mut entry: PortEntry,
+) -> PortEntry {
+    let host = &world.host;
+    let forwards = parent.v4.is_none_or(|settings| settings.forwarding);
+    if host.v4 {
+        entry.bits &= !PORT_FORWARD4;
+    } else if !forwards {
+        entry.bits |= PORT_FORWARD4;
+    }
+    // That of the parent says nothing as long as that of the host is on.
+    let may_force = host.v6 == Some(false) && parent.force_forwards_v6.is_some();
+    let forced = parent.force_forwards_v6 == Some(true);
+    if may_force && !forced {
+        entry.bits |= PORT_FORWARD6;
+    }
+    entry.bits |= PORT_ROUTED;
+    if host.checks_sources {
+        entry.bits |= PORT_MARK;
+    } else {
+        entry.bits &= !PORT_MARK;
+    }
+    // What is ours is on record before it is made.
+    if entry != view.entry {
+        steps.push(Step::SetEntry { port, entry });
+    }
+    if host.v6 == Some(true) && entry.bits & PORT_FORWARD6 != 0 {
+        steps.push(set(parent, FORWARD6, false));
+        entry.bits &= !PORT_FORWARD6;
+    }
+    for link in hosts {
+        plan_host_end(steps, parent.mac, host, link);
+    }
+    change_rules(
+        steps,
+        &view.routing.rules,
+        &rules(port, parent, host, &entry),
+    );
+    let up: BTreeSet<u32> = match parent.is_up() && parent.has_carrier() {
+        true => hosts.iter().map(|link| link.index).collect(),
+        false => BTreeSet::new(),
+    };
+    let wanted: BTreeMap<IpAddr, u32> = owners
+        .iter()
+        .filter(|(address, owner)| {
+            owner.kind == OWNER_PEER
+                && up.contains(&owner.ifindex)
+                && host.has(Family::of(**address))
+                && !is_link_local(**address)
+        })
+        .map(|(address, owner)| (*address, owner.ifindex))
+        .collect();
+    let table = table(port);
+    for address in view.routing.routes.keys() {
+        if !wanted.contains_key(address) {
+            steps.push(Step::DropRoute {
+                table,
+                address: *address,
+            });
+        }
+    }
+    for (address, host) in wanted {
+        if view.routing.routes.get(&address) != Some(&host) {
+            steps.push(Step::SetRoute {
+                table,
+                address,
+                host,
+            });
+        }
+    }
+    // The parent last: nothing is forwarded before the rules say what not.
+    if !forwards {
+        steps.push(set(parent, FORWARD4, true));
+    }
+    if may_force && !forced {
+        steps.push(set(parent, FORWARD6, true));
+    }
+    entry
+}
+
+fn take_down(
+    steps: &mut Vec<Step>,
+    port: u32,
+    view: &PortView,
+    parent: Option<&Link>,
+    world: &World,
+    mut entry: PortEntry,
+) -> PortEntry {
+    if let Some(parent) = parent {
+        if entry.bits & PORT_FORWARD4 != 0 && !world.host.v4 {
+            steps.push(set(parent, FORWARD4, false));
+        }
+        if entry.bits & PORT_FORWARD6 != 0 {
+            steps.push(set(parent, FORWARD6, false));
+        }
+    }
+    change_rules(steps, &view.routing.rules, &BTreeSet::new());
+    for address in view.routing.routes.keys() {
+        steps.push(Step::DropRoute {
+            table: table(port),
+            address: *address,
+        });
+    }
+    // In l3s without devices or without a parent the port is about to go.
+    entry.bits &= !(PORT_ROUTED | PORT_FORWARD4 | PORT_FORWARD6 | PORT_MARK);
+    entry
+}
+
+fn rules(port: u32, parent: &Link, host: &Host, entry: &PortEntry) -> BTreeSet<Rule> {
+    let mut rules = BTreeSet::new();
+    for family in Family::ALL {
+        if !host.has(family) {
+            continue;
+        }
+        let devices = Rule {
+            family,
+            priority: PRIORITY,
+            interface: parent.name.clone(),
+            mark: None,
+            table: table(port),
+            nowhere: false,
+        };
+        let ours_alone = match family {
+            Family::V4 => PORT_FORWARD4,
+            Family::V6 => PORT_FORWARD6,
+        };
+        if entry.bits & ours_alone != 0 {
+            let _: bool = rules.insert(Rule {
+                priority: PRIORITY + 1,
+                nowhere: true,
+                ..devices.clone()
+            });
+        }
+        if family == Family::V4 && entry.bits & PORT_MARK != 0 {
+            let _: bool = rules.insert(Rule {
+                interface: "lo".into(),
+                mark: Some(ROUTED_MARK),
+                ..devices.clone()
+            });
+        }
+        let _: bool = rules.insert(devices);
+    }
+    rules
+}
+
+fn change_rules(steps: &mut Vec<Step>, now: &BTreeSet<Rule>, wanted: &BTreeSet<Rule>) {
+    let gone = now.difference(wanted).cloned();
+    steps.extend(gone.map(|rule| Step::DropRule { rule }));
+    let new = wanted.difference(now).cloned();
+    steps.extend(new.map(|rule| Step::AddRule { rule }));
+}
+
+fn plan_host_end(steps: &mut Vec<Step>, mac: Option<Mac>, host: &Host, link: &Link) {
+    let change = LinkChange {
+        mac: mac.filter(|_| link.mac != mac),
+        noarp: (link.flags & IFF_NOARP == 0).then_some(true),
+        ..LinkChange::default()
+    };
+    if change != LinkChange::default() {
+        steps.push(Step::Change {
+            index: link.index,
+            change,
+        });
+    }
+    if let Some(settings) = link.v4 {
+        if !settings.forwarding {
+            steps.push(set(link, FORWARD4, true));
+        }
+        // Its own check would know no way back: the host end has no address.
+        if settings.rp_filter != 0 {
+            steps.push(set(link, CHECK_SOURCES, false));
+        }
+        if host.checks_sources && !settings.src_valid_mark {
+            steps.push(set(link, CHECK_BY_MARK, true));
+        }
+    }
+    if host.v6 == Some(false) && link.force_forwards_v6 == Some(false) {
+        steps.push(set(link, FORWARD6, true));
+    }
+}
+
+fn set(link: &Link, setting: Setting, on: bool) -> Step {
+    Step::Set {
+        interface: link.name.clone(),
+        setting: Setting { on, ..setting },
+    }
+}
+
+/// Not routed to anywhere.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Says what the administrator has to do himself for l3s to work in full. In the namespace of the
+/// parent.
+pub(crate) fn remark(mode: Mode, parent: &Link) {
+    if mode == Mode::L3s && parent.force_forwards_v6.is_none() && Host::read().v6 == Some(false) {
+        log::warn!(
+            "mode l3s: IPv6 of the devices on \"{}\" is not forwarded: before Linux 6.17 that needs \
+             `sysctl -w net.ipv6.conf.all.forwarding=1` (and accept_ra=2 where this host listens to \
+             router advertisements)",
+            parent.name
+        );
+    }
+}
