@@ -122,11 +122,13 @@ fn bench(args: &Args) -> Result<bool> {
 }
 
 /// Every topology, in the order of the tables: ours, the driver's, the alternatives, the floor.
-const ALL: [Topology; 7] = [
+const ALL: [Topology; 9] = [
     Topology::IpvlanL2,
     Topology::IpvlanL3,
+    Topology::IpvlanL3s,
     Topology::DriverL2,
     Topology::DriverL3,
+    Topology::DriverL3s,
     Topology::Macvlan,
     Topology::VethBridge,
     Topology::Direct,

@@ -3,7 +3,7 @@
 //! ```text
 //! net (a LAN, a parent, namespaces) -> life (make, configure, delete; each timed) -> report
 //!       \-> agent (whose CPU, when gone)    \-> arp (what a request costs)
-//!       \-> wire (raw frames on the LAN: ARP, ping)
+//!       \-> wire (raw frames on the LAN: ARP, ping)      changes (until an address is another's)
 //! ```
 //!
 //! Two parents stand for each kind all the time: one with two devices, made once, and one whose N
@@ -14,6 +14,7 @@
 
 mod agent;
 mod arp;
+mod changes;
 mod life;
 mod net;
 mod report;

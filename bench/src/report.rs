@@ -38,7 +38,10 @@ impl<'a> Report<'a> {
         let has_driver = run
             .samples
             .keys()
-            .any(|(topology, ..)| matches!(topology, Topology::DriverL2 | Topology::DriverL3));
+            .any(|(topology, ..)| matches!(
+                    topology,
+                    Topology::DriverL2 | Topology::DriverL3 | Topology::DriverL3s
+                ));
         Self {
             plan,
             run,

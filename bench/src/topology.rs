@@ -27,10 +27,14 @@ pub(crate) enum Topology {
     IpvlanL2,
     /// This project, mode l3: a subnet for each device, the parent's namespace routes
     IpvlanL3,
+    /// This project, mode l3s: as l3, through the firewall of the parent's namespace
+    IpvlanL3s,
     /// The kernel's own driver, mode l2
     DriverL2,
     /// The kernel's own driver, mode l3
     DriverL3,
+    /// The kernel's own driver, mode l3s
+    DriverL3s,
     /// The kernel's macvlan, mode bridge
     Macvlan,
     /// A veth pair for each device and a bridge with eth0 in it
@@ -52,12 +56,20 @@ impl Topology {
         match self {
             Self::IpvlanL2 | Self::DriverL2 => Some(Self::DriverL2),
             Self::IpvlanL3 | Self::DriverL3 => Some(Self::DriverL3),
+            Self::IpvlanL3s | Self::DriverL3s => Some(Self::DriverL3s),
             Self::Macvlan | Self::VethBridge | Self::Direct => None,
         }
     }
 
+    fn is_ours(self) -> bool {
+        matches!(self, Self::IpvlanL2 | Self::IpvlanL3 | Self::IpvlanL3s)
+    }
+
     fn is_l3(self) -> bool {
-        matches!(self, Self::IpvlanL3 | Self::DriverL3)
+        matches!(
+            self,
+            Self::IpvlanL3 | Self::DriverL3 | Self::IpvlanL3s | Self::DriverL3s
+        )
     }
 }
 
@@ -66,8 +78,10 @@ impl fmt::Display for Topology {
         f.pad(match self {
             Self::IpvlanL2 => "ipvlan-l2",
             Self::IpvlanL3 => "ipvlan-l3",
+            Self::IpvlanL3s => "ipvlan-l3s",
             Self::DriverL2 => "driver-l2",
             Self::DriverL3 => "driver-l3",
+            Self::DriverL3s => "driver-l3s",
             Self::Macvlan => "macvlan",
             Self::VethBridge => "veth-bridge",
             Self::Direct => "direct",
@@ -150,7 +164,7 @@ pub(crate) struct Ends<'a> {
 
 impl Net {
     pub(crate) fn build(topology: Topology, maker: &Maker) -> Result<Self> {
-        if matches!(topology, Topology::IpvlanL2 | Topology::IpvlanL3) && !maker.ipvlan.exists() {
+        if topology.is_ours() && !maker.ipvlan.exists() {
             let what = format!(
                 "no program {}; build it, or say --ipvlan",
                 maker.ipvlan.display()
@@ -327,8 +341,10 @@ impl Net {
         match self.topology {
             Topology::IpvlanL2 => ours("l2"),
             Topology::IpvlanL3 => ours("l3"),
+            Topology::IpvlanL3s => ours("l3s"),
             Topology::DriverL2 => kernel("ipvlan", "l2"),
             Topology::DriverL3 => kernel("ipvlan", "l3"),
+            Topology::DriverL3s => kernel("ipvlan", "l3s"),
             Topology::Macvlan => kernel("macvlan", "bridge"),
             Topology::VethBridge => {
                 let port = format!("port{i}");

@@ -3,7 +3,10 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
-use ipvlan_abi::{DevEntry, DropKey, MAX_DEVS, MAX_DROPS, MAX_OWNERS, Owner, PortEntry};
+use ipvlan_abi::{
+    DevEntry, DropKey, FLOOD_SENDERS, GrantKey, MAX_DEVS, MAX_DROPS, MAX_GRANTS, MAX_OWNERS, Owner,
+    PortEntry,
+};
 
 #[map]
 pub(crate) static PORT: Array<PortEntry> = Array::with_max_entries(1, 0);
@@ -28,3 +31,13 @@ pub(crate) static MEMBERS: Array<u32> = Array::with_max_entries(MAX_DEVS, 0);
 #[map]
 pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
     PerCpuHashMap::with_max_entries(MAX_DROPS, BPF_F_NO_PREALLOC);
+
+// One for each sender, by the lower bits of its ifindex; nobody has to tidy it up. Two devices whose
+// numbers are exactly that far apart share one, which they notice when one of them floods.
+#[map]
+pub(crate) static FLOODS: Array<u64> = Array::with_max_entries(FLOOD_SENDERS, 0);
+
+// No program reads it. It is here to be in the kernel, with the rest of the port.
+#[map]
+pub(crate) static GRANTS: HashMap<GrantKey, u8> =
+    HashMap::with_max_entries(MAX_GRANTS, BPF_F_NO_PREALLOC);

@@ -16,16 +16,19 @@ use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC,
 };
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_loop, bpf_redirect,
-    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
+    bpf_clone_redirect, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_loop,
+    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
     bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use ipvlan_abi::{DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry, ROUTED_MARK};
+use ipvlan_abi::{
+    DropKey, DropReason, FLOOD_SENDERS, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry,
+    ROUTED_MARK,
+};
 use ipvlan_core::frame::SHALLOW;
-use ipvlan_core::{DEPTH, Fix, Frame, Owners};
+use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, admit};
 
-use crate::maps::{DROPS, MEMBERS, OWNERS4, OWNERS6, PORT};
+use crate::maps::{DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT};
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -169,9 +172,16 @@ impl Skb {
         unsafe { bpf_redirect(port.ifindex, u64::from(BPF_F_INGRESS)) as i32 }
     }
 
-    /// A copy to every device but the one behind `sender`.
+    /// A copy to every device but the one behind `sender`, unless this is beyond what it may have.
     #[inline(always)]
     pub(crate) fn flood(&self, port: &PortEntry, sender: u32) {
+        let Some(full_at) = FLOODS.get_ptr_mut(self.ifindex() % FLOOD_SENDERS) else {
+            return;
+        };
+        if !admit(&Account { full_at }, port.members) {
+            self.count(DropReason::Flood as u32);
+            return;
+        }
         let mut walk = Walk { skb: *self, sender };
         // SAFETY: the callback has the signature that the helper calls, `walk` is what it expects
         // and outlives the call. No reference into the packet is alive.
@@ -260,6 +270,32 @@ impl Skb {
             }
             bpf_l4_csum_replace(self.raw, checksum, 0, diff.cast_unsigned(), 0) == 0
         }
+    }
+}
+
+/// What a sender of broadcast has used up.
+struct Account {
+    full_at: *mut u64,
+}
+
+impl Meter for Account {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper call without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn full_at(&self) -> u64 {
+        // SAFETY: points to an aligned value of a map that is never freed while programs run. Other
+        // processors write it, as a whole.
+        unsafe { self.full_at.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_full_at(&self, moment: u64) {
+        // SAFETY: as in `full_at`.
+        unsafe { self.full_at.write_volatile(moment) }
     }
 }
 

@@ -8,6 +8,7 @@ use nix::sys::time::TimeVal;
 
 use crate::error::{Error, Result};
 use crate::many::agent::{self, Agent};
+use crate::many::changes::Changes;
 use crate::many::net::{Kind, Parent};
 use crate::run::{ip_batch, run};
 use crate::sys;
@@ -24,6 +25,7 @@ pub(super) struct Life {
     pub(super) arp: usize,
     /// How many answered a ping from the LAN.
     pub(super) ping: usize,
+    pub(super) changed: Option<Changes>,
     pub(super) deleted: Option<Deleted>,
 }
 
@@ -88,6 +90,7 @@ impl Parent {
             followed,
             arp: neighbours.len(),
             ping: self.wire.ping_all(&neighbours, REACH_LIMIT)?,
+            changed: self.changes()?,
             deleted: None,
         })
     }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::many::arp::{self, Sample, Whom};
+use crate::many::changes::Changes;
 use crate::many::life::{Life, Series};
 use crate::many::net::Kind;
 use crate::many::{FEW, Plan, Run};
@@ -106,6 +107,37 @@ const FOLLOWED: [Line; 4] = [
         each(life, life.followed.agent?)
     }),
 ];
+
+const CHANGED: [Line; 6] = [
+    ("added", |life| middle_of(&changed(life)?.added)),
+    ("removed", |life| middle_of(&changed(life)?.removed)),
+    ("device down", |life| middle_of(&changed(life)?.down)),
+    ("device up", |life| middle_of(&changed(life)?.up)),
+    ("device moved away", |life| middle_of(&changed(life)?.moved)),
+    ("longest of all", |life| {
+        let Changes {
+            added,
+            removed,
+            down,
+            up,
+            moved,
+        } = changed(life)?;
+        highest(
+            &[added, removed, down, up, moved]
+                .map(Vec::as_slice)
+                .concat(),
+            100,
+        )
+    }),
+];
+
+fn changed(life: &Life) -> Option<&Changes> {
+    life.changed.as_ref()
+}
+
+fn middle_of(values: &[f64]) -> Option<f64> {
+    Some(middle(values))
+}
 
 const DELETED: [Line; 6] = [
     ("all of them", |life| Some(deleted(life)?.wall)),
@@ -260,6 +292,7 @@ impl<'a> Report<'a> {
         let mut tables = vec![
             self.life_table("Creation, ms", &CREATED),
             self.life_table("From an address to its answer to ARP, ms", &FOLLOWED),
+            self.life_table("From a change to another owner's answer, ms", &CHANGED),
             self.reach_table(),
         ];
         tables.extend(Whom::ALL.map(|whom| self.arp_table(whom)));
@@ -347,6 +380,13 @@ impl<'a> Report<'a> {
                 "round": life.round + 1,
                 "created": series(&life.created),
                 "address_to_arp": series(&life.followed),
+                "change_to_arp": life.changed.as_ref().map(|changed| json!({
+                    "added": changed.added,
+                    "removed": changed.removed,
+                    "down": changed.down,
+                    "up": changed.up,
+                    "moved": changed.moved,
+                })),
                 "reached": {"arp": life.arp, "ping": life.ping},
                 "deleted": life.deleted.as_ref().map(|deleted| series(&deleted.series)),
                 "until_nothing_left": life.deleted.as_ref().and_then(|deleted| deleted.left),

@@ -51,11 +51,15 @@ pub enum DropReason {
     /// The device sent ARP or ND with a checksum that is still to be written. It would be written
     /// behind us, over the MAC address that we looked at.
     ChecksumPending = 17,
+    /// Broadcast or multicast beyond the sender's rate ([`FLOOD_RATE`](crate::FLOOD_RATE)): no
+    /// copies were made for the devices. The frame itself went on, to the wire or to the parent's
+    /// stack.
+    Flood = 18,
 }
 
 impl DropReason {
     /// All of them, by number.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::None,
         Self::Runt,
         Self::Vlan,
@@ -74,6 +78,7 @@ impl DropReason {
         Self::Rewrite,
         Self::Llc,
         Self::ChecksumPending,
+        Self::Flood,
     ];
 
     /// The word for counters, JSON keys and documentation.
@@ -97,6 +102,7 @@ impl DropReason {
             Self::Rewrite => "rewrite",
             Self::Llc => "llc",
             Self::ChecksumPending => "checksum_pending",
+            Self::Flood => "flood",
         }
     }
 
@@ -130,6 +136,6 @@ mod tests {
             assert_eq!(reason as u32, number);
             assert_eq!(DropReason::from_number(number), Some(reason));
         }
-        assert_eq!(DropReason::from_number(18), None);
+        assert_eq!(DropReason::from_number(19), None);
     }
 }

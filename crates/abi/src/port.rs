@@ -1,5 +1,7 @@
 //! A port, its devices and who owns an address.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use crate::mode::{Flag, Mode};
 
 /// State of one parent; the driver's `ipvl_port`. The only entry of the `PORT` map.
@@ -104,6 +106,50 @@ impl Owner {
     }
 }
 
+/// An address that a device may own whoever else has it, because the administrator said so. A key
+/// of the map `GRANTS`, whose values say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct GrantKey {
+    /// The device's slot: it stays the same when the parent goes to another namespace.
+    pub slot: u32,
+    /// 4 or 6.
+    pub family: u32,
+    /// The address; one of IPv4 is in the first four bytes, and the others are 0.
+    pub address: [u8; 16],
+}
+
+const _: () = assert!(size_of::<GrantKey>() == 24);
+
+impl GrantKey {
+    /// The key of this address of this device.
+    pub const fn new(slot: u32, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = address.octets();
+                Self {
+                    slot,
+                    family: 4,
+                    address: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                }
+            }
+            IpAddr::V6(address) => Self {
+                slot,
+                family: 6,
+                address: address.octets(),
+            },
+        }
+    }
+
+    /// The address.
+    pub const fn address(&self) -> IpAddr {
+        match (self.family, self.address) {
+            (4, [a, b, c, d, ..]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            (_, octets) => IpAddr::V6(Ipv6Addr::from_octets(octets)),
+        }
+    }
+}
+
 /// What the control plane knows of a device; the driver's `ipvl_dev`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -123,6 +169,17 @@ const _: () = assert!(size_of::<DevEntry>() == 8);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_granted_address_is_read_back() {
+        for address in ["10.1.0.254", "0.0.0.0", "fd00::1", "::ffff:10.1.0.254"] {
+            let address = address.parse().unwrap();
+            assert_eq!(GrantKey::new(7, address).address(), address);
+        }
+        let (four, six) = ("10.1.0.254", "a01:fe::");
+        let keys = [four, six].map(|address| GrantKey::new(7, address.parse().unwrap()));
+        assert_ne!(keys[0], keys[1]);
+    }
 
     #[test]
     fn only_devices_are_delivered_to() {

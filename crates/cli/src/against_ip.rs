@@ -72,6 +72,7 @@ fn shown(link: Link, parent: &str, parent_place: Place) -> Shown {
         slot: 1,
         owned: vec![],
         refused: vec![],
+        granted: vec![],
         drops: vec![],
     }
 }
@@ -105,7 +106,7 @@ fn without_ours(printed: &str) -> String {
             "\"info_kind\": \"veth\"",
         )
         .replace(
-            ",\"ipvlan\":{\"slot\":1,\"owns\":[],\"refused\":[],\"drops\":{}}",
+            ",\"ipvlan\":{\"slot\":1,\"owns\":[],\"refused\":[],\"granted\":[],\"drops\":{}}",
             "",
         );
     match printed.split_once(",\n        \"ipvlan\": {") {

@@ -19,6 +19,9 @@ pub enum Error {
     /// `ipvlan link ad`… and then something else.
     #[error("Command \"{0}\" is unknown, try \"ipvlan link help\".")]
     Verb(String),
+    /// `ipvlan addr ad`… and then something else.
+    #[error("Command \"{0}\" is unknown, try \"ipvlan addr help\".")]
+    AddrVerb(String),
     /// `ipvlan -x`.
     #[error("Option \"{0}\" is unknown, try \"ipvlan -help\".")]
     Option(String),
@@ -42,6 +45,12 @@ pub enum Error {
     /// One word too many. (The grammar of the sentence is iproute2's.)
     #[error("Error: either \"dev\" is duplicate, or \"{0}\" is a garbage.")]
     Garbage(String),
+    /// The same, where an address stands.
+    #[error("Error: either \"local\" is duplicate, or \"{0}\" is a garbage.")]
+    LocalGarbage(String),
+    /// `addr add` without an address.
+    #[error("Not enough information: an address is required")]
+    NoLocal,
     /// A keyword twice.
     #[error("Error: duplicate \"{key}\": \"{word}\" is the second value.")]
     Duplicate {
@@ -62,16 +71,13 @@ pub enum Error {
     /// No parent. The driver answers with a bare EINVAL.
     #[error("Not enough information: \"link\" argument is required: the parent, for example eth0")]
     NoParent,
-    /// Neither l2 nor l3.
-    #[error("Error: argument of \"mode\" must be either \"l2\" or \"l3\"")]
+    /// None of the modes.
+    #[error("Error: argument of \"mode\" must be either \"l2\", \"l3\" or \"l3s\"")]
     Mode,
-    /// The third mode of the driver.
-    #[error("Error: mode \"l3s\" is not supported yet: \"mode\" must be either \"l2\" or \"l3\"")]
-    ModeL3s,
     /// A word after `type ipvlan` that is none of ours, or a second flag.
     #[error(
         "ipvlan: unknown option \"{0}\"?\n\
-         Usage: ... ipvlan [ mode {{ l3 | l2 }} ] [ bridge | private | vepa ]"
+         Usage: ... ipvlan [ mode {{ l3 | l3s | l2 }} ] [ bridge | private | vepa ]"
     )]
     KindOption(String),
     /// A malformed MAC address.
@@ -160,6 +166,9 @@ impl Error {
         match self {
             Self::Nothing
             | Self::Verb(_)
+            | Self::AddrVerb(_)
+            | Self::LocalGarbage(_)
+            | Self::NoLocal
             | Self::Option(_)
             | Self::LateOption(_)
             | Self::Incomplete
@@ -172,7 +181,6 @@ impl Error {
             Self::Noun(_)
             | Self::NoType
             | Self::Mode
-            | Self::ModeL3s
             | Self::KindOption(_)
             | Self::Address(_)
             | Self::NotShown(_)

@@ -18,6 +18,8 @@ pub enum Topic {
     Stats,
     /// `ipvlan agent help`.
     Agent,
+    /// `ipvlan addr help`.
+    Addr,
 }
 
 pub(crate) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
@@ -27,6 +29,7 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
         Some("ipvlan") => Topic::Kind,
         Some("stats") => Topic::Stats,
         Some("agent") => Topic::Agent,
+        Some("addr" | "address") => Topic::Addr,
         Some(noun) => return Err(Error::Noun(noun.to_owned())),
     };
     Ok(Command::Help(topic))
@@ -47,6 +50,7 @@ impl Topic {
             Self::Kind => KIND,
             Self::Stats => STATS,
             Self::Agent => AGENT,
+            Self::Addr => ADDR,
         }
     }
 }
@@ -57,9 +61,10 @@ on kernels without the ipvlan driver. It takes the place of \"ip\" for these
 devices; everything else (addresses, routes, up, netns) stays with \"ip\".
 
 Usage: ipvlan [ OPTIONS ] link { add | del | set | show | help }
+       ipvlan [ OPTIONS ] addr { add | del | show | help }
        ipvlan [ OPTIONS ] stats [ DEV ]
        ipvlan agent [ --foreground ]
-       ipvlan help [ link | ipvlan | stats | agent ]
+       ipvlan help [ link | ipvlan | addr | stats | agent ]
 
 Start here, with eth0 as the parent:
     ip netns add ns0
@@ -89,10 +94,11 @@ Usage: ipvlan link add [ link ] PARENT [ name ] NAME
                        [ mtu BYTES ] [ txqueuelen PACKETS ] [ index NUMBER ]
                        [ numtxqueues COUNT ] [ numrxqueues COUNT ]
                        [ address MAC ] [ netns { NAME | PID } ] [ up ]
-                       type ipvlan [ mode { l3 | l2 } ]
+                       type ipvlan [ mode { l3 | l3s | l2 } ]
                                    [ bridge | private | vepa ]
        ipvlan link del [ dev ] DEV
-       ipvlan link set [ dev ] { DEV | PARENT } type ipvlan [ mode { l3 | l2 } ]
+       ipvlan link set [ dev ] { DEV | PARENT }
+                       type ipvlan [ mode { l3 | l3s | l2 } ]
                                    [ bridge | private | vepa ]
        ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ type ipvlan ] [ up ]
        ipvlan link help [ ipvlan ]
@@ -110,12 +116,14 @@ What mode and flag do: ipvlan link help ipvlan
 ";
 
 const KIND: &str = "\
-Usage: ... type ipvlan [ mode { l3 | l2 } ] [ bridge | private | vepa ]
+Usage: ... type ipvlan [ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]
 
 Mode and flag belong to the parent: all of its devices have the same.
 Not said, they stay as they are; the first device of a parent gets l3 bridge.
 
 mode l3   the parent's namespace routes for the devices; no broadcast, no ARP
+mode l3s  the same, and it filters and tracks what they send and receive, as for
+          any other traffic that it forwards (nftables, iptables, NAT)
 mode l2   a device is on the parent's network like any host: ARP, broadcast,
           multicast; one of them may use DHCPv4
 
@@ -128,6 +136,24 @@ Example, two containers on the network of eth0:
     ipvlan link add link eth0 name ipvl1 type ipvlan
     ip link set dev ipvl0 netns ns0
     ip link set dev ipvl1 netns ns1
+";
+
+const ADDR: &str = "\
+Usage: ipvlan addr add ADDRESS dev DEV
+       ipvlan addr del ADDRESS dev DEV
+       ipvlan addr show [ [ dev ] DEV ]
+
+A device owns the addresses that it has, by \"ip addr add\" where it lives. Those
+of the host, those of the next routers behind its parent and those that another
+device had first are refused.
+
+add   lets one device own one of them all the same, as soon as it has it and is
+      up. It is not added to the device: \"ip addr add\" does that.
+del   takes that back.
+show  lists, by device: owned (what is sent there reaches it), refused (it has
+      the address, and somebody else gets what is sent there), granted (by add).
+
+What was granted goes with the device.
 ";
 
 const STATS: &str = "\

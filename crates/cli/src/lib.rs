@@ -10,7 +10,7 @@
 //! | `args.rs` | the cursor over the words, and how iproute2 compares and counts |
 //! | `options.rs` | what stands before the noun |
 //! | `link/` | `ipvlan link …`: one verb a file, as in `ip/iplink.c`; `kind.rs` is `ip/iplink_ipvlan.c` |
-//! | `stats.rs`, `agent.rs` | the nouns of our own |
+//! | `addr.rs`, `stats.rs`, `agent.rs` | the nouns of our own |
 //! | `view.rs`, `text.rs`, `json.rs` | a device as iproute2 shows it: the values, and the two ways to print them |
 //! | `help.rs` | what the usage texts say |
 //! | `error.rs` | every error text and its exit status |
@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod addr;
 pub mod agent;
 mod args;
 mod error;
@@ -64,16 +65,19 @@ pub enum Command {
     Stats(stats::Stats),
     /// `ipvlan agent …`.
     Agent(agent::Agent),
+    /// `ipvlan address …`.
+    Addr(addr::Command),
 }
 
 type Parse = fn(&mut Words<'_>) -> Result<Command, Error>;
 
 /// A prefix of a noun means the first that it fits, so a new noun goes to the end.
-const NOUNS: [(&str, Parse); 4] = [
+const NOUNS: [(&str, Parse); 5] = [
     ("link", link::parse),
     ("stats", stats::parse),
     ("agent", agent::parse),
     ("help", help::parse),
+    ("address", addr::parse),
 ];
 
 /// Reads a command line, without the program's name. Pure: it asks the system nothing.
@@ -116,7 +120,7 @@ pub fn main(words: &[String]) -> u8 {
         logger::start(&command);
         if matches!(
             command,
-            Command::Link(_) | Command::Stats(_) | Command::Agent(_)
+            Command::Link(_) | Command::Stats(_) | Command::Agent(_) | Command::Addr(_)
         ) {
             // Before any name of a namespace is looked up: it may bring us to other mounts.
             ipvlan_control::prepare()?;
@@ -156,6 +160,7 @@ fn run(command: &Command, options: &Options) -> Result<(), Error> {
         Command::Link(link) => link.run(options),
         Command::Stats(stats) => stats.run(options),
         Command::Agent(agent) => agent.run(),
+        Command::Addr(addr) => addr.run(options),
     }
 }
 
@@ -183,6 +188,9 @@ mod tests {
         }
         for line in ["a", "agent", "agent --foreground"] {
             assert!(matches!(command(line), Ok(Command::Agent(_))), "{line}");
+        }
+        for line in ["ad", "addr", "address show", "addr add 10.0.0.1 dev v"] {
+            assert!(matches!(command(line), Ok(Command::Addr(_))), "{line}");
         }
         assert!(matches!(command("h"), Ok(Command::Help(Topic::Program))));
         assert!(matches!(command(""), Ok(Command::Nothing)));

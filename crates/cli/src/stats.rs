@@ -120,6 +120,7 @@ fn meaning(reason: DropReason) -> &'static str {
         DropReason::Rewrite => "no memory to rewrite a MAC address",
         DropReason::Llc => "sent an IEEE 802.3 frame (LLC, SNAP)",
         DropReason::ChecksumPending => "sent ARP or ND with a checksum still to be written",
+        DropReason::Flood => "broadcast beyond its rate, not copied to devices; not lost otherwise",
     }
 }
 

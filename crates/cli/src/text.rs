@@ -163,6 +163,7 @@ fn ours(view: &View<'_>, options: &Options) -> Vec<String> {
         for (word, addresses) in [
             ("owns", &view.shown.owned),
             ("refused", &view.shown.refused),
+            ("granted", &view.shown.granted),
         ] {
             if !addresses.is_empty() {
                 let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -482,6 +483,7 @@ fn ours_json(view: &View<'_>) -> Value {
         ("slot", Value::number(shown.slot)),
         ("owns", Value::texts(&shown.owned)),
         ("refused", Value::texts(&shown.refused)),
+        ("granted", Value::texts(&shown.granted)),
         ("drops", drops_json(&shown.drops)),
     ])
 }

@@ -48,6 +48,7 @@ pub(crate) fn shown() -> Shown {
         slot: 1,
         owned: Vec::new(),
         refused: Vec::new(),
+        granted: Vec::new(),
         drops: Vec::new(),
     }
 }
@@ -188,7 +189,7 @@ fn what_is_ours_stands_at_the_end() {
     }
     assert!(print(&shown, "-j -d").ends_with(
         "\"ipvlan\":{\"slot\":1,\"owns\":[\"10.0.0.11\",\"fd00::11\"],\
-         \"refused\":[\"10.0.0.12\"],\"drops\":{\"private\":12,\"not_ip\":3}}}]\n"
+         \"refused\":[\"10.0.0.12\"],\"granted\":[],\"drops\":{\"private\":12,\"not_ip\":3}}}]\n"
     ));
     assert!(!print(&shown, "-j -s").contains("\"ipvlan\""));
 }

@@ -26,20 +26,34 @@ use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ipvlan_netlink::{Event, Monitor, NetNs, Netlink, Nsid, netns};
+use ipvlan_netlink::{Event, Mac, Monitor, NetNs, Netlink, Nsid, netns};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::announce::Announcer;
 use crate::error::Error;
+use crate::handover::{Away, Heard};
 use crate::observe::Memory;
-use crate::reconcile::reconcile_from;
+use crate::quick::look_at;
+use crate::reconcile::{LOST, reconcile_from};
 use crate::store::Store;
 
-/// After a failure, how long until the next try when no event comes before, ms.
-const RETRY: u16 = 1000;
+/// After a failure, how long until the next try when no event comes before; doubled each time.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The same where the reason is as good as gone.
+const SOON: Duration = Duration::from_millis(50);
+/// How often at most one device is looked at by itself.
+const PACE: Duration = Duration::from_millis(5);
+/// It is left alone for so much longer for each of so many addresses that it has.
+const PORTION: usize = 512;
+/// How long after a whole look there is time for devices alone, at most.
+const BREATH: Duration = Duration::from_millis(20);
+/// When a whole look follows short ones.
+const RECHECK: Duration = Duration::from_secs(1);
 /// How long a starter waits for its agent.
 const START: Duration = Duration::from_secs(10);
 
@@ -75,7 +89,21 @@ pub fn run(options: Options) -> Result<(), Error> {
         devices: BTreeMap::new(),
         memory: Memory::default(),
         finder: netns::Finder::default(),
+        announcer: Announcer::default(),
+        heard: Heard {
+            arrivals: true,
+            ..Heard::default()
+        },
         complaint: None,
+        retry: RETRY,
+        lost: None,
+        who: BTreeMap::new(),
+        born: Instant::now(),
+        rests: BTreeMap::new(),
+        slow: BTreeSet::new(),
+        recheck: None,
+        not_before: Instant::now(),
+        unseen: 0,
     };
     agent.parents = agent.nl.assign_nsid(home.as_fd())?;
     let first = agent.look(&home);
@@ -104,8 +132,28 @@ struct Agent {
     /// What the last look saw.
     memory: Memory,
     finder: netns::Finder,
+    heard: Heard,
+    announcer: Announcer,
     /// What was complained of last, until all is well again.
     complaint: Option<String>,
+    /// How long until the next try, should this one fail.
+    retry: Duration,
+    /// Since when a parent is where nobody finds it.
+    lost: Option<Instant>,
+    /// Host ends, by place and index of their devices.
+    who: BTreeMap<(Nsid, u32), u32>,
+    /// Long ago.
+    born: Instant,
+    /// Until when devices that were looked at by themselves are left alone.
+    rests: BTreeMap<u32, Instant>,
+    /// Host ends of devices that take long to look at: they have thousands of addresses.
+    slow: BTreeSet<u32>,
+    /// When a whole look comes though nothing asks for it.
+    recheck: Option<Instant>,
+    /// When the next whole look may be, so that devices are looked at in between.
+    not_before: Instant,
+    /// How many devices were not found where their host ends say they are.
+    unseen: usize,
 }
 
 /// What one look came to.
@@ -116,6 +164,8 @@ enum Look {
     Idle,
     /// Something failed, or could not be looked at; it was logged.
     Again,
+    /// Something is not yet to be told.
+    Soon,
 }
 
 impl Agent {
@@ -126,32 +176,24 @@ impl Agent {
         mut lock: nix::fcntl::Flock<std::fs::File>,
     ) -> Result<(), Error> {
         loop {
-            let complained = match look {
-                Look::Done => false,
-                Look::Again => true,
-                Look::Idle if options.foreground => false,
+            let again = match look {
+                Look::Done => None,
+                Look::Again => Some(self.back_off()),
+                Look::Soon => Some(SOON),
+                Look::Idle if options.foreground => None,
                 Look::Idle => match self.try_to_end(lock)? {
                     None => return Ok(()),
                     Some(held) => {
                         lock = held;
-                        true
+                        Some(self.back_off())
                     }
                 },
             };
-            loop {
-                let timeout = if complained {
-                    PollTimeout::from(RETRY)
-                } else {
-                    PollTimeout::NONE
-                };
-                match self.wait(timeout)? {
-                    Wake::Parents | Wake::Timeout => break,
-                    Wake::Nothing => {}
-                    Wake::Dead => {
-                        log::info!("the network namespace of the parents is gone");
-                        return self.bury(lock);
-                    }
-                }
+            let complained = again.is_some();
+            let again = again.map(|after| Instant::now() + after);
+            if self.wait_for_work(again)? == Work::Bury {
+                log::info!("the network namespace of the parents is gone");
+                return self.bury(lock);
             }
             look = match self.finder.find(&mut self.nl, self.parents)? {
                 Some(home) => self.look(&home),
@@ -167,7 +209,120 @@ impl Agent {
         }
     }
 
-    /// Says what is wrong, but not every second.
+    /// Does what needs no whole look, until one is due.
+    fn wait_for_work(&mut self, again: Option<Instant>) -> Result<Work, Error> {
+        let mut whole = false;
+        loop {
+            let deadlines = [
+                again,
+                self.announcer.due(),
+                self.next_quick_look(),
+                self.recheck,
+                whole.then_some(self.not_before),
+            ];
+            match self.wait(deadlines.into_iter().flatten().min())? {
+                Wake::Dead => return Ok(Work::Bury),
+                Wake::Parents => whole = true,
+                Wake::Nothing => {}
+            }
+            let now = Instant::now();
+            let is_due = |then: Option<Instant>| then.is_some_and(|then| then <= now);
+            if is_due(self.announcer.due()) {
+                self.announce()?;
+            }
+            if is_due(self.next_quick_look()) && !self.quick_look()? {
+                whole = true;
+            }
+            if whole && self.not_before <= now {
+                self.retry = RETRY;
+                return Ok(Work::Look);
+            }
+            if is_due(again) {
+                self.memory.forget();
+                return Ok(Work::Look);
+            }
+            if is_due(self.recheck) {
+                return Ok(Work::Look);
+            }
+        }
+    }
+
+    /// When the first of the devices to which something has happened may be looked at.
+    fn next_quick_look(&self) -> Option<Instant> {
+        let changed = self.memory.changed.as_ref()?;
+        let may = |host: &u32| self.rests.get(host).copied().unwrap_or(self.born);
+        changed.iter().map(may).min()
+    }
+
+    /// Looks at the devices to which something has happened, but at none of them too often, and at
+    /// those that take long one at a time, after the others. False: it takes a whole look.
+    fn quick_look(&mut self) -> Result<bool, Error> {
+        let start = Instant::now();
+        self.rests.retain(|_, then| *then > start);
+        let Some(changed) = &self.memory.changed else {
+            return Ok(false);
+        };
+        let (slow, fast): (Vec<u32>, Vec<u32>) = changed
+            .iter()
+            .filter(|host| !self.rests.contains_key(host))
+            .partition(|host| self.slow.contains(host));
+        let hosts: BTreeSet<u32> = match fast[..] {
+            [] => slow.into_iter().take(1).collect(),
+            _ => fast.into_iter().collect(),
+        };
+        let Some(home) = self.finder.find(&mut self.nl, self.parents)? else {
+            return Ok(false);
+        };
+        let (store, memory) = (&self.store, &mut self.memory);
+        let done = home.enter(|| -> Result<bool, Error> {
+            let Some(locked) = store.lock_existing()? else {
+                return Ok(false);
+            };
+            look_at(&mut Netlink::open()?, &locked, memory, &hosts)
+        })?;
+        match done {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => {
+                // A whole look will tell whether it is worth a word.
+                log::debug!("{error}");
+                return Ok(false);
+            }
+        }
+        let now = Instant::now();
+        for host in hosts {
+            if let Some(changed) = &mut self.memory.changed {
+                let _: bool = changed.remove(&host);
+            }
+            // By what there is to look at, not by the time it took, which others may have used.
+            let portions = self.addresses(host) / PORTION;
+            let rest = PACE * u32::try_from(1 + portions).unwrap_or(u32::MAX);
+            let _: Option<Instant> = self.rests.insert(host, now + rest);
+            let _: bool = match portions {
+                0 => self.slow.remove(&host),
+                _ => self.slow.insert(host),
+            };
+        }
+        self.recheck = self.recheck.or(Some(now + RECHECK));
+        Ok(true)
+    }
+
+    /// How many addresses a device has.
+    fn addresses(&self, host: u32) -> usize {
+        let mut ports = self.memory.world.ports.values();
+        ports
+            .find_map(|port| port.devs.get(&host))
+            .map_or(0, |dev| dev.addresses.len())
+    }
+
+    /// How long until the next try.
+    fn back_off(&mut self) -> Duration {
+        let now = self.retry;
+        self.retry = (now * 2).min(RETRY_MAX);
+        now
+    }
+
+    /// Says what is wrong, but not every time.
     fn complain(&mut self, what: String) {
         if self.complaint.as_ref() != Some(&what) {
             log::warn!("{what}");
@@ -177,10 +332,67 @@ impl Agent {
 
     /// Gives ids, then reconciles.
     fn look(&mut self, home: &NetNs) -> Look {
+        let start = Instant::now();
+        // These are not waited for; they come by themselves.
+        let mut slow = BTreeSet::new();
+        if let Some(changed) = &mut self.memory.changed {
+            slow = changed.intersection(&self.slow).copied().collect();
+            changed.retain(|host| !slow.contains(host));
+        }
+        let look = self.whole_look(home);
+        if let Some(changed) = &mut self.memory.changed {
+            changed.extend(slow);
+        }
+        let end = Instant::now();
+        // As long again for the devices, if there is always something to look at.
+        self.not_before = end + (end - start).min(BREATH);
+        // One that was not found was perhaps on its way to another namespace.
+        let devs = self
+            .memory
+            .world
+            .ports
+            .values()
+            .flat_map(|port| port.devs.values());
+        let unseen = devs
+            .filter(|dev| dev.host.is_some() && dev.link.is_none())
+            .count();
+        let wait = if self.unseen == unseen { RECHECK } else { SOON };
+        self.recheck = (unseen > 0).then_some(end + wait);
+        self.unseen = unseen;
+        self.know_devices();
+        look
+    }
+
+    /// Who is who of those that events tell of.
+    fn know_devices(&mut self) {
+        self.who.clear();
+        for port in self.memory.world.ports.values() {
+            for (host, dev) in &port.devs {
+                let place = self.devices.get(host).copied().unwrap_or(self.parents);
+                if let Some(link) = &dev.link {
+                    let _: Option<u32> = self.who.insert((place, link.index), *host);
+                }
+            }
+        }
+    }
+
+    fn whole_look(&mut self, home: &NetNs) -> Look {
         match self.give_ids().and_then(|()| self.reconcile(home)) {
-            Ok(look) => {
+            Ok((look, Away::None)) => {
                 self.complaint = None;
+                self.retry = RETRY;
+                self.lost = None;
                 look
+            }
+            Ok((_, Away::Perhaps)) => Look::Soon,
+            Ok((_, Away::Lost)) => {
+                let since = *self.lost.get_or_insert_with(Instant::now);
+                // One that goes on and on is not lost for that.
+                if since.elapsed() < RETRY {
+                    return Look::Soon;
+                }
+                self.complain(LOST.to_owned());
+                Look::Again
             }
             Err(error) => {
                 self.complain(error.to_string());
@@ -200,28 +412,57 @@ impl Agent {
         Ok(())
     }
 
-    fn reconcile(&mut self, home: &NetNs) -> Result<Look, Error> {
-        let (store, memory) = (&self.store, &mut self.memory);
-        home.enter(|| {
+    fn reconcile(&mut self, home: &NetNs) -> Result<(Look, Away), Error> {
+        let (store, memory, heard) = (&self.store, &mut self.memory, &mut self.heard);
+        let macs: BTreeMap<u32, Mac> = memory
+            .world
+            .ports
+            .iter()
+            .map(|(parent, view)| (*parent, view.entry.mac))
+            .collect();
+        let found = home.enter(|| {
             let Some(locked) = store.lock_existing()? else {
-                return Ok(Look::Idle);
+                return Ok((Look::Idle, Away::None));
             };
-            reconcile_from(&mut Netlink::open()?, &locked, memory)?;
-            Ok(if memory.world.ports.is_empty() {
+            let away = reconcile_from(&mut Netlink::open()?, &locked, memory, heard)?;
+            let look = if memory.world.ports.is_empty() {
                 Look::Idle
             } else {
                 Look::Done
-            })
+            };
+            Ok((look, away))
+        })?;
+        self.announcer.changes(&macs, &self.memory.world);
+        found
+    }
+
+    /// Sends a portion of what is to be announced.
+    fn announce(&mut self) -> Result<(), Error> {
+        let Some(home) = self.finder.find(&mut self.nl, self.parents)? else {
+            self.announcer = Announcer::default();
+            return Ok(());
+        };
+        let (announcer, world) = (&mut self.announcer, &self.memory.world);
+        home.enter(|| {
+            announcer.portion(&mut Netlink::open()?, world);
+            Ok(())
         })?
     }
 
-    fn wait(&mut self, timeout: PollTimeout) -> Result<Wake, Error> {
+    /// Until something happens, or it is time to try `again`.
+    fn wait(&mut self, again: Option<Instant>) -> Result<Wake, Error> {
+        let timeout = again.map_or(PollTimeout::NONE, |again| {
+            let left = again.saturating_duration_since(Instant::now());
+            // Rounded up, or it would be asked for again and again within the last millisecond.
+            let left = match left.is_zero() {
+                true => left,
+                false => left + Duration::from_millis(1),
+            };
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
         let mut fds = [PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
-            Ok(0) => {
-                self.memory.forget();
-                return Ok(Wake::Timeout);
-            }
+            Ok(0) => return Ok(Wake::Nothing),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 return Err(crate::store::io_error(
@@ -243,45 +484,82 @@ impl Agent {
                 Event::Link {
                     ns: Some(ns),
                     index,
+                    removed,
                     ..
-                }
-                | Event::Address {
+                } => wake = wake.max(self.concerns(ns, index, removed)),
+                Event::Address {
                     ns: Some(ns),
                     index,
                     ..
+                } => wake = wake.max(self.concerns(ns, index, false)),
+                Event::Moved {
+                    ns,
+                    index,
+                    to,
+                    new_index,
                 } => {
-                    if self.concerns(ns, index) {
-                        wake = Wake::Parents;
+                    // The event before it has woken us.
+                    if ns == Some(self.parents) {
+                        let _: Option<_> = self.heard.moves.insert(index, (to, new_index));
                     }
                 }
-                Event::Link { ns: None, .. } | Event::Address { ns: None, .. } => {}
+                Event::NotifyPeers { ns, index } => {
+                    if ns == Some(self.parents)
+                        && let Some(view) = self.memory.world.ports.get(&index)
+                    {
+                        self.announcer.port(index, view);
+                    }
+                }
+                // A next router of the parents'.
+                Event::Route { ns: Some(ns) } if ns == self.parents => wake = Wake::Parents,
+                Event::Link { ns: None, .. }
+                | Event::Address { ns: None, .. }
+                | Event::Route { .. } => {}
             }
         }
         Ok(wake)
     }
 
-    /// Whether something that happened to an interface concerns us; notes which devices are to be
+    /// Whether something that happened to an interface concerns us; notes which device is to be
     /// looked at again.
-    fn concerns(&mut self, ns: Nsid, index: u32) -> bool {
+    fn concerns(&mut self, ns: Nsid, index: u32, removed: bool) -> Wake {
         let here = ns == self.parents;
-        let world = &self.memory.world;
-        let places = &self.devices;
-        let hosts: BTreeSet<u32> = world
-            .ports
-            .values()
-            .flat_map(|port| &port.devs)
-            .filter(|(host, dev)| match places.get(host) {
-                Some(place) => *place == ns || (here && **host == index),
-                // It lives where its parent does: this may be its host end, or itself.
-                None => here && (**host == index || dev.place.is_none()),
-            })
-            .map(|(host, _)| *host)
-            .collect();
-        let concerns = here || !hosts.is_empty() || places.values().any(|place| *place == ns);
-        if let Some(changed) = &mut self.memory.changed {
-            changed.extend(hosts);
+        if let Some(host) = self.who.get(&(ns, index)) {
+            let known = match &mut self.memory.changed {
+                Some(changed) => {
+                    let _: bool = changed.insert(*host);
+                    true
+                }
+                None => false,
+            };
+            return if removed || !known {
+                Wake::Parents
+            } else {
+                Wake::Nothing
+            };
         }
-        concerns
+        if !here {
+            // Of what else is in a device's namespace nobody needs to know; unless a device was
+            // not found there, and has come now.
+            return if self.unseen > 0 {
+                Wake::Parents
+            } else {
+                Wake::Nothing
+            };
+        }
+        let world = &self.memory.world;
+        if !world.ports.contains_key(&index) {
+            self.heard.arrivals = true;
+        }
+        if let Some(changed) = &mut self.memory.changed
+            && world
+                .ports
+                .values()
+                .any(|port| port.devs.contains_key(&index))
+        {
+            let _: bool = changed.insert(index);
+        }
+        Wake::Parents
     }
 
     /// Ends if there is still nothing to do once nobody can start anything.
@@ -306,6 +584,9 @@ impl Agent {
             for parent in self.store.ports() {
                 self.store.port(parent)?.remove(None)?;
             }
+            for which in self.store.travelling() {
+                self.store.traveller(which)?.remove(None)?;
+            }
             locked.release_with_agent(lock);
         }
         Ok(())
@@ -313,15 +594,21 @@ impl Agent {
 }
 
 /// Why the agent woke up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
-    /// Something changed in a namespace that concerns us.
-    Parents,
-    /// Something changed elsewhere.
+    /// It is time for something, or something changed that concerns nobody, or devices alone.
     Nothing,
-    /// Nothing changed, but something is to be tried again.
-    Timeout,
+    /// Something changed that takes a whole look.
+    Parents,
     /// The parents' namespace is gone.
     Dead,
+}
+
+/// What is to be done.
+#[derive(PartialEq, Eq)]
+enum Work {
+    Look,
+    Bury,
 }
 
 /// Starts an agent for the calling thread's namespace as a process of its own, and waits until it

@@ -87,6 +87,8 @@ pub struct Shown {
     pub owned: Vec<IpAddr>,
     /// Addresses that it has but does not own, because somebody had them before.
     pub refused: Vec<IpAddr>,
+    /// Addresses that it may own whoever else has them, if it has them.
+    pub granted: Vec<IpAddr>,
     /// Frames of this device that died, by reason. Only reasons that happened.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -189,7 +191,7 @@ pub(crate) fn set_port(port: &mut Port, change: Change) -> Result<(), Error> {
 }
 
 /// The device `name` of this namespace, if it is one of ours.
-fn find(nl: &mut Netlink, name: &str) -> Result<(Link, Origin), Error> {
+pub(crate) fn find(nl: &mut Netlink, name: &str) -> Result<(Link, Origin), Error> {
     let link = nl
         .link_by_name(name)?
         .ok_or_else(|| Error::NoDevice(name.to_owned()))?;

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::Read as _;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 
 use ipvlan_abi::MAX_OWNERS;
 use ipvlan_datapath_bpf::Port;
@@ -156,6 +158,9 @@ pub(crate) fn change_device(
     change.addr_gen_mode = change
         .addr_gen_mode
         .filter(|_| link.addr_gen_mode.is_some());
+    if change.addr_gen_mode == Some(AddrGenMode::Random) {
+        own_secret(&link)?;
+    }
     if link.is_up()
         && let Some(mode) = change.addr_gen_mode.take()
     {
@@ -165,6 +170,23 @@ pub(crate) fn change_device(
         nl.set_link(index, &change)?;
     }
     Ok(())
+}
+
+/// Gives an interface a secret of its own where it has inherited one
+/// (`net.ipv6.conf.default.stable_secret`). The kernel makes one only if there is none, and two
+/// devices of one MAC address with one secret make one address.
+fn own_secret(link: &Link) -> Result<(), Error> {
+    const NAME: &str = "stable_secret";
+    // Without a secret it cannot be read.
+    if fs::read(setting_path(Family::V6, &link.name, NAME)).is_err() {
+        return Ok(());
+    }
+    let source = Path::new("/dev/urandom");
+    let mut secret = [0; 16];
+    fs::File::open(source)
+        .and_then(|mut file| file.read_exact(&mut secret))
+        .map_err(|error| io_error("read", source, error))?;
+    write_setting(Family::V6, &link.name, NAME, &Ipv6Addr::from(secret).to_string())
 }
 
 /// Changes how an interface that is up makes its link-local address, and has it make one. Over
@@ -185,17 +207,21 @@ fn change_setting(interface: &str, setting: Setting) -> Result<(), Error> {
     write_setting(family, interface, name, if on { "1" } else { "0" })
 }
 
-/// Writes a setting of an interface of the calling thread's namespace.
-fn write_setting(family: Family, interface: &str, name: &str, value: &str) -> Result<(), Error> {
+fn setting_path(family: Family, interface: &str, name: &str) -> PathBuf {
     let family = match family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     };
-    let path = Path::new("/proc/sys/net")
+    Path::new("/proc/sys/net")
         .join(family)
         .join("conf")
         .join(interface)
-        .join(name);
+        .join(name)
+}
+
+/// Writes a setting of an interface of the calling thread's namespace.
+fn write_setting(family: Family, interface: &str, name: &str, value: &str) -> Result<(), Error> {
+    let path = setting_path(family, interface, name);
     match fs::write(&path, value) {
         // Renamed or gone just now, or a name that is not UTF-8: nothing that concerns others.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -14,7 +14,7 @@ use std::os::fd::AsFd as _;
 
 use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
 use ipvlan_datapath_bpf::{Capacity, Port};
-use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Netlink, VethPair};
+use ipvlan_netlink::{AddrGenMode, Link, LinkChange, NetNs, Netlink, VethPair, netns};
 use nix::errno::Errno;
 
 use crate::agent;
@@ -34,6 +34,13 @@ const ARPHRD_ETHER: u16 = 1;
 const IFF_LOOPBACK: u32 = 0x8;
 const DEFAULT_NAME: &str = "ipvlan%d";
 
+impl Create {
+    fn name_or_default(&self) -> &str {
+        let name = self.name.as_ref();
+        name.map_or(DEFAULT_NAME, |name| name.as_str())
+    }
+}
+
 /// Makes a device.
 ///
 /// # Errors
@@ -41,6 +48,42 @@ const DEFAULT_NAME: &str = "ipvlan%d";
 /// See [`Error`]; nothing is left half-made. [`Error::Agent`] is the one exception: the device
 /// exists, but nobody follows its addresses.
 pub fn create(create: &Create) -> Result<(), Error> {
+    let mut nl = Netlink::open()?;
+    let link = nl.link_by_name(&create.parent)?;
+    let origin = link.map(|link| Origin::of(&mut nl, &link)).transpose()?;
+    let Some(Some(Origin {
+        nsid: Some(id),
+        parent,
+        ..
+    })) = origin
+    else {
+        return create_here(create);
+    };
+    // As in the driver, a device stands for its parent, wherever that is.
+    let home = netns::Finder::default().find(&mut nl, id)?.ok_or_else(|| {
+        Error::Permission(format!(
+            "the parent of \"{}\" is in another network namespace; make the device there",
+            create.parent
+        ))
+    })?;
+    let place = match &create.netns {
+        Some(ns) => ns.try_clone()?,
+        None => NetNs::current()?,
+    };
+    home.enter(|| {
+        let parent = Netlink::open()?.link(parent, None)?;
+        let parent = parent.ok_or_else(|| Error::NoDevice(create.parent.clone()))?;
+        create_here(&Create {
+            parent: parent.name,
+            name: create.name.clone(),
+            netns: Some(place),
+            ..*create
+        })
+    })?
+}
+
+/// The same, where the parent is.
+fn create_here(create: &Create) -> Result<(), Error> {
     let made = create_device(create);
     if !create.agent {
         return made;
@@ -273,9 +316,9 @@ fn make_links(
     // The kernel gives the peer an index of our choice only if the host end has one, too.
     let host_index = match create.index {
         None => None,
-        Some(_) => nl.links(None)?.iter().map(|link| link.index + 1).max(),
+        Some(wanted) => free_index(&nl.links(None)?, wanted),
     };
-    nl.create_veth(&VethPair {
+    let made = nl.create_veth(&VethPair {
         host_index,
         host_mtu: Some(HOST_MTU),
         dev_noarp: noarp,
@@ -286,15 +329,31 @@ fn make_links(
         dev_num_rx_queues: create.num_rx_queues,
         ..VethPair::new(
             &host,
-            create
-                .name
-                .as_ref()
-                .map_or(DEFAULT_NAME, |name| name.as_str()),
+            create.name_or_default(),
             parent.mac.unwrap_or_default(),
             create.mtu.unwrap_or(parent.mtu),
         )
-    })?;
+    });
+    match made {
+        // Of an index that is taken, a pair says EBUSY, and any other link EEXIST.
+        Err(error) if create.index.is_some() && error.errno() == Errno::EBUSY => {
+            Err(Error::Exists(create.name_or_default().to_owned()))
+        }
+        other => Ok(other?),
+    }?;
     nl.link_by_name(&host)?.ok_or(Error::NoDevice(host))
+}
+
+/// An index for a host end: the next one, or the lowest that is free where there is no next.
+fn free_index(links: &[Link], wanted: u32) -> Option<u32> {
+    const MAX: u32 = i32::MAX.cast_unsigned();
+    let taken = links.iter().map(|link| link.index).chain([wanted]);
+    let taken: BTreeSet<u32> = taken.collect();
+    match taken.last() {
+        Some(&MAX) => (1..MAX).find(|index| !taken.contains(index)),
+        Some(last) => Some(last + 1),
+        None => None,
+    }
 }
 
 /// Changes the device behind a host end, where it was put.

@@ -15,6 +15,9 @@ pub enum Error {
     /// The name is taken.
     #[error("RTNETLINK answers: File exists")]
     Exists(String),
+    /// iproute2's words for an address that is not there.
+    #[error("RTNETLINK answers: Cannot assign requested address")]
+    NoAddress,
     /// There is such a device, but it is none of ours.
     #[error("device \"{name}\" is not an ipvlan device (it is {kind}); use \"ip link\" for it")]
     NotOurs {
@@ -30,6 +33,14 @@ pub enum Error {
         name: String,
         /// The parents' names.
         parents: String,
+    },
+    /// Several devices have this name, and it matters which.
+    #[error("devices called \"{name}\" are in several namespaces ({places}); say which by \"-n\"")]
+    Several {
+        /// The name.
+        name: String,
+        /// The namespaces' names.
+        places: String,
     },
     /// The name is one that host ends have.
     #[error("\"{0}\" is a name that host ends of ipvlan devices have; take another one")]
@@ -95,6 +106,7 @@ impl Error {
         match self {
             Self::NoDevice(_) => Some(Errno::ENODEV),
             Self::Exists(_) => Some(Errno::EEXIST),
+            Self::NoAddress => Some(Errno::EADDRNOTAVAIL),
             Self::BadParent { .. } => Some(Errno::EINVAL),
             Self::Full { .. } | Self::NoRoom { .. } => Some(Errno::ENOSPC),
             Self::Permission(_) => Some(Errno::EPERM),
@@ -104,6 +116,7 @@ impl Error {
             Self::NotOurs { .. }
             | Self::ReservedName(_)
             | Self::Ambiguous { .. }
+            | Self::Several { .. }
             | Self::Kernel(_)
             | Self::AgentRuns
             | Self::Agent(_) => None,

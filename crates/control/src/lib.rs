@@ -22,12 +22,16 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod announce;
 mod api;
 mod apply;
 mod create;
 mod error;
+mod grant;
+mod handover;
 mod observe;
 mod plan;
+mod quick;
 mod reconcile;
 mod routing;
 mod show;
@@ -37,5 +41,6 @@ pub use api::{Change, Create, Place, Shown};
 pub use api::{change, delete};
 pub use create::create;
 pub use error::Error;
+pub use grant::{grant, revoke};
 pub use show::show;
 pub use store::prepare;

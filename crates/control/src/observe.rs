@@ -8,6 +8,7 @@ use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Link, Netlink, Nsid};
 
 use crate::error::Error;
+use crate::grant::gateways;
 use crate::routing::{Host, Routing, concerns};
 use crate::store::Store;
 
@@ -37,6 +38,10 @@ pub(crate) struct PortView {
     pub(crate) members: Vec<u32>,
     /// What the namespace has of it (l3s).
     pub(crate) routing: Routing,
+    /// The next routers of this namespace behind the parent.
+    pub(crate) gateways: BTreeSet<IpAddr>,
+    /// What a device may own whoever else has it, by slot.
+    pub(crate) grants: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
 /// A device.
@@ -54,17 +59,31 @@ pub(crate) struct DevView {
 }
 
 /// Name of a host end. It says whose it is from the first moment on, before there is any other
-/// place to say it: hexadecimal, so that it fits the 15 bytes of an interface name.
+/// place to say it. In base 36, so that the largest index (2³¹ - 1) and the largest slot fit the 15
+/// bytes of an interface name: 4 + 6 + 1 + 4.
 pub(crate) fn host_name(parent: u32, slot: u32) -> String {
-    format!("ipvh{parent:x}.{slot:x}")
+    format!("ipvh{}.{}", base36(parent), base36(slot))
+}
+
+const BASE: u32 = 36;
+
+fn base36(mut number: u32) -> String {
+    let mut digits = Vec::new();
+    loop {
+        digits.extend(char::from_digit(number % BASE, BASE));
+        number /= BASE;
+        if number == 0 {
+            return digits.iter().rev().collect();
+        }
+    }
 }
 
 /// The parent and slot in the name of a host end.
 pub(crate) fn parse_host_name(name: &str) -> Option<(u32, u32)> {
     let (parent, slot) = name.strip_prefix("ipvh")?.split_once('.')?;
     let parsed = (
-        u32::from_str_radix(parent, 16).ok()?,
-        u32::from_str_radix(slot, 16).ok()?,
+        u32::from_str_radix(parent, BASE).ok()?,
+        u32::from_str_radix(slot, BASE).ok()?,
     );
     // Other spellings of the numbers are other names.
     (host_name(parsed.0, parsed.1) == name).then_some(parsed)
@@ -185,11 +204,16 @@ fn view(
         owners: port.owners()?,
         members: port.members(entry.members)?,
         routing: Routing::observe(nl, parent, &entry)?,
+        gateways: match links.get(&parent) {
+            Some(_) => gateways(nl, parent)?,
+            None => BTreeSet::new(),
+        },
+        grants: port.grants()?,
     })
 }
 
 /// Looks at one device.
-fn device(nl: &mut Netlink, host: Option<&Link>, entry: DevEntry) -> Result<DevView, Error> {
+pub(crate) fn device(nl: &mut Netlink, host: Option<&Link>, entry: DevEntry) -> Result<DevView, Error> {
     let mut dev = DevView {
         entry,
         host: None,
@@ -264,13 +288,13 @@ mod tests {
 
     #[test]
     fn names_of_host_ends_are_read_back_and_nothing_else_is() {
-        for (parent, slot) in [(2, 0), (0xff_ffff, 65_532), (26, 10)] {
+        for (parent, slot) in [(2, 0), (i32::MAX.cast_unsigned(), 65_532), (26, 10)] {
             let name = host_name(parent, slot);
             assert!(name.len() <= 15, "{name} fits an interface name");
             assert_eq!(parse_host_name(&name), Some((parent, slot)));
         }
         for name in [
-            "ipvh", "ipvh2", "ipvh2.", "ipvh.1", "ipvh02.1", "ipvh2.01", "ipvhx.1", "ipvh2.A",
+            "ipvh", "ipvh2", "ipvh2.", "ipvh.1", "ipvh02.1", "ipvh2.01", "ipvh-.1", "ipvh2.A",
             "eth0",
         ] {
             assert_eq!(parse_host_name(name), None, "{name}");

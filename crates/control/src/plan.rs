@@ -3,7 +3,8 @@
 //! Pure: no system call, no clock. What should be is the driver's behaviour:
 //!
 //! * A device owns its addresses while it is up. The first owner keeps an address that a second
-//!   device takes as well; the parent's namespace goes before all of them.
+//!   device takes as well; the parent's namespace goes before all of them, and its next routers are
+//!   not to be had, unless one was granted by name (`grant`).
 //! * The parent's MAC address and MTU, when they change, change those of all devices; a device has
 //!   carrier when the parent has; a parent that is gone takes its devices with it.
 //! * In l3 and l3s the devices have no ARP; in l3s this namespace forwards for them (`routing`).
@@ -130,15 +131,23 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
 /// Addresses that one device can own. More of them stay without an owner.
 const MAX_OWNED: usize = 4096;
 
-/// Who should own what: the namespace first, then whoever owns it now and still has it, then the
-/// device in the lowest slot.
+/// Who should own what: the device to which it was granted first, then the namespace, then whoever
+/// owns it now and still has it, then the device in the lowest slot. The next routers are nobody's:
+/// what is for them goes out.
 pub(crate) fn owners(
     port: u32,
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
     own: &BTreeSet<IpAddr>,
 ) -> BTreeMap<IpAddr, Owner> {
-    let mut owners = BTreeMap::new();
+    let mut owners: BTreeMap<IpAddr, (Claim, Owner)> = BTreeMap::new();
+    for address in own {
+        let owner = Owner {
+            ifindex: port,
+            kind: OWNER_PARENT,
+        };
+        let _: Option<_> = owners.insert(*address, (Claim::Namespace, owner));
+    }
     let mut by_slot: Vec<(u32, &DevView)> = alive.iter().map(|(host, dev)| (*host, *dev)).collect();
     by_slot.sort_by_key(|(_, dev)| dev.entry.slot);
     for (host, dev) in by_slot {
@@ -147,34 +156,54 @@ pub(crate) fn owners(
         } else {
             OWNER_HERE
         };
-        let is_its_own = |address: &&IpAddr| {
-            view.owners
-                .get(*address)
-                .is_some_and(|now| now.ifindex == host)
+        let claim = |address: &IpAddr| {
+            let now = view.owners.get(address);
+            let has_it_now = now.is_some_and(|now| now.ifindex == host);
+            let granted = view.grants.get(&dev.entry.slot);
+            match granted.is_some_and(|granted| granted.contains(address)) {
+                true if has_it_now => Some(Claim::GrantedNow),
+                true => Some(Claim::Granted),
+                false if view.gateways.contains(address) => None,
+                false if has_it_now => Some(Claim::Now),
+                false => Some(Claim::Any),
+            }
         };
+        let mut claims: Vec<(Claim, &IpAddr)> = dev
+            .addresses
+            .iter()
+            .filter_map(|address| Some((claim(address)?, address)))
+            .collect();
+        claims.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
         // One namespace must not fill the table that all share.
-        let (owned, new): (Vec<&IpAddr>, Vec<&IpAddr>) = dev.addresses.iter().partition(is_its_own);
-        for address in owned.into_iter().chain(new).take(MAX_OWNED) {
-            let has_it_now = is_its_own(&address);
-            if has_it_now || !owners.contains_key(address) {
-                let _: Option<Owner> = owners.insert(
-                    *address,
-                    Owner {
-                        ifindex: host,
-                        kind,
-                    },
-                );
+        for (claim, address) in claims.into_iter().take(MAX_OWNED) {
+            let owner = Owner {
+                ifindex: host,
+                kind,
+            };
+            if owners.get(address).is_none_or(|(best, _)| claim > *best) {
+                let _: Option<_> = owners.insert(*address, (claim, owner));
             }
         }
     }
-    for address in own {
-        let owner = Owner {
-            ifindex: port,
-            kind: OWNER_PARENT,
-        };
-        let _: Option<Owner> = owners.insert(*address, owner);
-    }
     owners
+        .into_iter()
+        .map(|(address, (_, owner))| (address, owner))
+        .collect()
+}
+
+/// What speaks for an owner; the weakest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    /// The device has the address.
+    Any,
+    /// And owns it now.
+    Now,
+    /// The parent's namespace has it.
+    Namespace,
+    /// The administrator said that this device may own it.
+    Granted,
+    /// And it owns it now.
+    GrantedNow,
 }
 
 fn plan_owners(

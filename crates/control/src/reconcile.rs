@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use ipvlan_netlink::Netlink;
+use ipvlan_netlink::{NetNs, Netlink};
 
 use crate::apply::Apply;
 use crate::error::Error;
+use crate::handover::{Away, Heard, Who, follow, has_lost_a_parent};
 use crate::observe::{Memory, observe};
 use crate::plan::{Step, plan};
 use crate::store::{Locked, Store};
@@ -20,27 +21,62 @@ const ROUNDS: usize = 4;
 ///
 /// The first thing that failed, after everything else was tried.
 pub(crate) fn reconcile(nl: &mut Netlink, locked: &Locked) -> Result<(), Error> {
-    reconcile_from(nl, locked, &mut Memory::default())
+    let agent = locked.store().has_agent();
+    reconcile_arrivals(nl, locked, agent)
 }
 
-/// The same, starting from what is remembered, and leaving there what was seen.
+/// The same where a parent may have come just now, whose devices had an `agent`, or not.
+pub(crate) fn reconcile_arrivals(
+    nl: &mut Netlink,
+    locked: &Locked,
+    agent: bool,
+) -> Result<(), Error> {
+    let who = Who { heard: None, agent };
+    if rounds(nl, locked, &mut Memory::default(), who)? == Away::Lost {
+        log::warn!("{LOST}");
+    }
+    Ok(())
+}
+
+/// What is to be said of [`Away::Lost`].
+pub(crate) const LOST: &str = "a parent was moved to a network namespace that cannot be found; its \
+     devices wait until it is back, or the namespace has a name (ip netns attach) or a process";
+
+/// The same by the agent, starting from what is remembered, and leaving there what was seen.
 pub(crate) fn reconcile_from(
     nl: &mut Netlink,
     locked: &Locked,
     memory: &mut Memory,
-) -> Result<(), Error> {
-    let done = rounds(nl, locked, memory);
+    heard: &mut Heard,
+) -> Result<Away, Error> {
+    let who = Who {
+        heard: Some(heard),
+        agent: true,
+    };
+    let done = rounds(nl, locked, memory, who);
     if done.is_err() {
         memory.forget();
     }
     done
 }
 
-fn rounds(nl: &mut Netlink, locked: &Locked, memory: &mut Memory) -> Result<(), Error> {
+fn rounds(
+    nl: &mut Netlink,
+    locked: &Locked,
+    memory: &mut Memory,
+    mut who: Who<'_>,
+) -> Result<Away, Error> {
     locked.remove_abandoned()?;
+    let mut away = follow(nl, locked, &mut who)?;
     for _ in 0..ROUNDS {
         memory.world = observe(nl, locked.store(), memory)?;
         memory.changed = Some(BTreeSet::new());
+        if has_lost_a_parent(locked.store(), &memory.world)? {
+            // Moved at this very moment.
+            away = follow(nl, locked, &mut who)?;
+            memory.forget();
+            continue;
+        }
         let steps = plan(&memory.world);
         if steps.is_empty() {
             break;
@@ -56,7 +92,7 @@ fn rounds(nl: &mut Netlink, locked: &Locked, memory: &mut Memory) -> Result<(), 
             return Err(error);
         }
     }
-    Ok(())
+    Ok(away)
 }
 
 /// Whether a device looks different after it. The others change maps, or links that are looked at
@@ -113,6 +149,18 @@ fn sweep(store: &Store) -> Result<(), Error> {
         if port.is_orphaned()? {
             port.remove(None)?;
         }
+    }
+    for which in store.travelling() {
+        let port = store.traveller(which)?;
+        if port.is_orphaned()? || port.is_deserted()? {
+            port.remove(None)?;
+        }
+    }
+    // Whoever was killed over a handover left it to us.
+    if !store.travelling().is_empty()
+        && let Some(ns) = NetNs::by_cookie(store.cookie())
+    {
+        ns.enter(|| reconcile(&mut Netlink::open()?, &locked))??;
     }
     locked.release();
     Ok(())

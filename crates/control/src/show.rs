@@ -1,6 +1,6 @@
 //! What there is, for a user to look at. Changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipvlan_abi::{DropReason, OWNER_PARENT};
@@ -39,7 +39,7 @@ pub(crate) struct Origin {
     /// Id of the namespace that the parent is in; `None`: this one.
     pub(crate) nsid: Option<Nsid>,
     pub(crate) parent: u32,
-    host_index: u32,
+    pub(crate) host_index: u32,
     port: Port,
 }
 
@@ -148,6 +148,7 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
                 slot: dev.entry.slot,
                 owned,
                 refused,
+                granted: granted(&view.grants, dev.entry.slot),
                 drops: reasons(&drops, *host),
             });
         }
@@ -165,6 +166,10 @@ fn addresses(view: &PortView, host: u32) -> (Vec<IpAddr>, Vec<IpAddr>) {
             .get(address)
             .is_some_and(|owner| owner.ifindex == host && owner.kind != OWNER_PARENT)
     })
+}
+
+fn granted(grants: &BTreeMap<u32, BTreeSet<IpAddr>>, slot: u32) -> Vec<IpAddr> {
+    grants.get(&slot).into_iter().flatten().copied().collect()
 }
 
 fn reasons(drops: &[(ipvlan_abi::DropKey, u64)], host: u32) -> Vec<(DropReason, u64)> {
@@ -187,6 +192,7 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
         ..
     } = origin;
     let entry = port.entry()?;
+    let slot = port.devs()?.get(host_index).map_or(0, |dev| dev.slot);
     let owned = port
         .owners()?
         .into_iter()
@@ -203,9 +209,10 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
         host_index: *host_index,
         mode: entry.mode(),
         flag: entry.flag(),
-        slot: port.devs()?.get(host_index).map_or(0, |dev| dev.slot),
+        slot,
         owned,
         refused: Vec::new(),
+        granted: granted(&port.grants()?, slot),
         drops: reasons(&port.drops()?, *host_index),
         link,
     })

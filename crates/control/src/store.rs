@@ -4,6 +4,9 @@
 //! BPFFS/ipvlan/COOKIE/              one network namespace that has parents; its lock
 //!                     IFINDEX/      one port (ipvlan_datapath_bpf::Port)
 //!                     new-PID/      a port that is being made; renamed when it is whole
+//!                     away-NUMBER/  a port whose parent is in another namespace, or was (handover)
+//!                     from-COOKIE-NUMBER/  a port whose parent has come here from that namespace,
+//!                                   and whose host ends follow it at this moment (handover)
 //!                     agent/        locked by the agent for as long as it runs
 //! ```
 //!
@@ -35,8 +38,12 @@ const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 const NAME: &str = "ipvlan";
 const AGENT: &str = "agent";
 const NEW: &str = "new-";
+const AWAY: &str = "away-";
+const FROM: &str = "from-";
 /// Tries to become the agent, 5 ms apart, before the lock is taken for another agent's.
 const ASKED: u32 = 10;
+/// Tries to get a second lock, 5 ms apart.
+const SOON: u32 = 200;
 
 /// Makes sure that the machine's bpffs is at /sys/fs/bpf for this process: mounts it where nobody
 /// has, and joins the mount namespace of process 1, or of the oldest ancestor that lets us, where
@@ -132,6 +139,41 @@ fn ancestors() -> Vec<u32> {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
+    cookie: u64,
+}
+
+/// A port that is on its way between two namespaces. Its number stays the same meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Travelling {
+    /// Its host ends are here, its parent is not.
+    Away(u64),
+    /// Its parent came here from the namespace with this cookie; not all of its host ends did yet.
+    From(u64, u64),
+}
+
+impl Travelling {
+    /// What tells it from others that travel.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Self::Away(number) | Self::From(_, number) => number,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Away(number) => format!("{AWAY}{number:x}"),
+            Self::From(cookie, number) => format!("{FROM}{cookie:x}-{number:x}"),
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        if let Some(text) = name.strip_prefix(AWAY) {
+            return number(text).map(Self::Away);
+        }
+        let (cookie, text) = name.strip_prefix(FROM)?.split_once('-')?;
+        Some(Self::From(number(cookie)?, number(text)?))
+    }
 }
 
 impl Store {
@@ -144,7 +186,13 @@ impl Store {
     pub(crate) fn of(cookie: u64) -> Self {
         Self {
             dir: Path::new(BPFFS).join(NAME).join(format!("{cookie:x}")),
+            cookie,
         }
+    }
+
+    /// The namespace's cookie.
+    pub(crate) fn cookie(&self) -> u64 {
+        self.cookie
     }
 
     /// All that exist, the calling thread's among them.
@@ -169,11 +217,18 @@ impl Store {
 
     /// Locks it if it exists.
     pub(crate) fn lock_existing(&self) -> Result<Option<Locked>, Error> {
+        self.lock_if(FlockArg::LockExclusive)
+    }
+
+    fn lock_if(&self, how: FlockArg) -> Result<Option<Locked>, Error> {
         let Some(handle) = open(&self.dir)? else {
             return Ok(None);
         };
-        let lock = Flock::lock(handle, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| io_error("lock", &self.dir, errno.into()))?;
+        let lock = match Flock::lock(handle, how) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(io_error("lock", &self.dir, errno.into())),
+        };
         // Whoever had the lock may have removed what we have opened.
         match fs::metadata(&self.dir) {
             Ok(now) if lock.metadata().is_ok_and(|then| then.ino() == now.ino()) => {
@@ -186,12 +241,38 @@ impl Store {
         }
     }
 
+    /// The same as [`Self::lock`], but it does not wait for long: whoever holds one lock and wants
+    /// another must not wait for somebody who does the same the other way round.
+    pub(crate) fn lock_soon(&self) -> Result<Option<Locked>, Error> {
+        for _ in 0..SOON {
+            create_dir(&self.dir)?;
+            if let Some(locked) = self.lock_if(FlockArg::LockExclusiveNonblock)? {
+                return Ok(Some(locked));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(None)
+    }
+
     /// The parents that have a port.
     pub(crate) fn ports(&self) -> Vec<u32> {
         list(&self.dir)
             .iter()
             .filter_map(|name| name.parse().ok())
             .collect()
+    }
+
+    /// The ports that are on their way.
+    pub(crate) fn travelling(&self) -> Vec<Travelling> {
+        list(&self.dir)
+            .iter()
+            .filter_map(|name| Travelling::parse(name))
+            .collect()
+    }
+
+    /// Opens one of [`Self::travelling`].
+    pub(crate) fn traveller(&self, which: Travelling) -> Result<Port, Error> {
+        Ok(Port::open(&self.dir.join(which.name()))?)
     }
 
     /// Where the port of a parent is, or would be.
@@ -265,6 +346,41 @@ impl Locked {
         let target = self.store.port_dir(parent);
         fs::rename(dir, &target).map_err(|source| io_error("rename", dir, source))?;
         self.store.port(parent)
+    }
+
+    /// The parent of this port has gone.
+    pub(crate) fn send_away(&self, parent: u32) -> Result<Travelling, Error> {
+        let from = self.store.port_dir(parent);
+        let number = fs::metadata(&from)
+            .map_err(|source| io_error("read", &from, source))?
+            .ino();
+        let away = Travelling::Away(number);
+        self.rename(&from, &away.name())?;
+        Ok(away)
+    }
+
+    /// A port that is away goes to where its parent is now.
+    pub(crate) fn pass_on(&self, which: Travelling, to: &Self) -> Result<Travelling, Error> {
+        let arriving = Travelling::From(self.store.cookie, which.number());
+        to.rename(&self.store.dir.join(which.name()), &arriving.name())?;
+        Ok(arriving)
+    }
+
+    /// All host ends have come.
+    pub(crate) fn arrived(&self, which: Travelling) -> Result<Travelling, Error> {
+        let away = Travelling::Away(which.number());
+        self.rename(&self.store.dir.join(which.name()), &away.name())?;
+        Ok(away)
+    }
+
+    /// Its parent is here, by this index.
+    pub(crate) fn settle(&self, which: Travelling, parent: u32) -> Result<(), Error> {
+        self.rename(&self.store.dir.join(which.name()), &parent.to_string())
+    }
+
+    fn rename(&self, from: &Path, name: &str) -> Result<(), Error> {
+        fs::rename(from, self.store.dir.join(name))
+            .map_err(|source| io_error("rename", from, source))
     }
 
     /// Ports that somebody was killed over while making them. The lock is ours, so he is dead.
@@ -359,5 +475,23 @@ pub(crate) fn io_error(op: &'static str, path: &Path, source: io::Error) -> Erro
         op,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_travelling_ports_are_read_back_and_nothing_else_is() {
+        for which in [
+            Travelling::Away(0xbeef),
+            Travelling::From(u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(Travelling::parse(&which.name()), Some(which));
+        }
+        for name in ["3", "agent", "new-7", "away-", "from-1", "from-1-x", "away-1-2"] {
+            assert_eq!(Travelling::parse(name), None, "{name}");
+        }
     }
 }

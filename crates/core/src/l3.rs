@@ -98,6 +98,13 @@ impl<'a> Arp<'a> {
         self.operation == REPLY && u32::from_ne_bytes(*self.target) == 0
     }
 
+    /// From somebody who has no address yet: a probe whether the target is free (RFC 5227 section
+    /// 2.1.1). Whoever probes for the same one has to hear it.
+    #[inline(always)]
+    pub(crate) fn is_from_nobody(&self) -> bool {
+        u32::from_ne_bytes(*self.sender) == 0
+    }
+
     /// Asks for its target, and so concerns nobody but the target. An announcement (sender and
     /// target are one, RFC 5227 section 3) and a reply concern everybody.
     #[inline(always)]

@@ -77,6 +77,17 @@ pub(crate) fn solicited<F: Frame>(frame: &F) -> u128 {
     u128::from(head) | u128::from(tail) << 64
 }
 
+/// Whether an IPv6 packet comes from `::`. A solicitation that does asks whether its target is still
+/// free (RFC 4862 section 5.4.2), and whoever is about to take the same address has to hear it: the
+/// kernel tells nobody of an address before that is settled, so it has no owner yet.
+#[inline(always)]
+pub(crate) fn is_from_nobody<F: Frame>(frame: &F) -> bool {
+    match frame.at::<16>(ETHERNET + 8) {
+        Some(source) => u128::from_ne_bytes(*source) == 0,
+        None => false,
+    }
+}
+
 /// A byte of a [`Frame::word`].
 #[inline(always)]
 const fn byte(word: u64, index: u32) -> u8 {

@@ -9,7 +9,8 @@
 //!             anything else: Flood
 //! ```
 //!
-//! One unicast is flooded too: the answer to an ARP probe, which names nobody as its target.
+//! A question whether an address is free goes to all while it has no owner: a device that is about
+//! to take it owns it only later. One unicast is flooded too: the answer to an ARP probe, which names nobody as its target.
 //!
 //! A question goes to whom it asks for, so that its cost does not grow with the number of devices;
 //! the driver copies it to all of them. What has no owner passes untouched.
@@ -30,7 +31,7 @@ use ipvlan_abi::{Mode, Owner, PortEntry};
 
 use crate::frame::{ARP, Ethernet, Frame, IPV6, MAC_CONTROL, Mac, VLAN, VLAN_SERVICE};
 use crate::l3::{Arp, Owners, destination_owner};
-use crate::nd::solicited;
+use crate::nd::{is_from_nobody, solicited};
 use crate::verdict::Verdict;
 
 /// Decides on a frame that the parent received.
@@ -56,9 +57,15 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
             Some(arp) => deliver_or_pass(owners.v4(arp.target)),
             None => Verdict::PASS,
         },
-        Mode::L2 | Mode::L3 => {
-            deliver_or_pass(destination_owner(frame, ethernet.ethertype, owners))
-        }
+        Mode::L2 => match destination_owner(frame, ethernet.ethertype, owners) {
+            // Access points and bridges send some multicast to each station by unicast.
+            Owner::NOBODY if ethernet.ethertype == IPV6 => match solicited(frame) {
+                0 => Verdict::PASS,
+                target => deliver_or_pass(owners.v6(&target.to_le_bytes())),
+            },
+            owner => deliver_or_pass(owner),
+        },
+        Mode::L3 => deliver_or_pass(destination_owner(frame, ethernet.ethertype, owners)),
     }
 }
 
@@ -76,12 +83,18 @@ fn rx_group<F: Frame, O: Owners>(
     match ethernet.ethertype {
         VLAN | VLAN_SERVICE | MAC_CONTROL => Verdict::PASS,
         ARP => match Arp::of(frame) {
-            Some(arp) if arp.is_question() => deliver_or_pass(owners.v4(arp.target)),
+            Some(arp) if arp.is_question() => match owners.v4(arp.target) {
+                Owner::NOBODY if arp.is_from_nobody() => Verdict::FLOOD,
+                owner => deliver_or_pass(owner),
+            },
             _ => Verdict::FLOOD,
         },
         IPV6 => match solicited(frame) {
             0 => Verdict::FLOOD,
-            target => deliver_or_pass(owners.v6(&target.to_le_bytes())),
+            target => match owners.v6(&target.to_le_bytes()) {
+                Owner::NOBODY if is_from_nobody(frame) => Verdict::FLOOD,
+                owner => deliver_or_pass(owner),
+            },
         },
         _ => Verdict::FLOOD,
     }

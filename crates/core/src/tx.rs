@@ -28,7 +28,7 @@
 //!
 //! Kernel: `ipvlan_xmit_mode_l2()`, `ipvlan_xmit_mode_l3()`, `ipvlan_process_outbound()`.
 
-use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, PortEntry};
+use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, Owner, PortEntry};
 
 use crate::frame::{
     ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, MAC_CONTROL, Mac,
@@ -154,12 +154,22 @@ fn tx_group<F: Frame, O: Owners>(
     }
     let asked = match ethernet.ethertype {
         ARP => match Arp::of(frame) {
-            Some(arp) if arp.is_question() => owners.v4(arp.target),
+            Some(arp) if arp.is_question() => match owners.v4(arp.target) {
+                Owner::NOBODY if arp.is_from_nobody() => {
+                    return send(port, frame, Verdict::FLOOD);
+                }
+                owner => owner,
+            },
             _ => return send(port, frame, Verdict::FLOOD),
         },
         IPV6 => match nd::solicited(frame) {
             0 => return send(port, frame, Verdict::FLOOD),
-            target => owners.v6(&target.to_le_bytes()),
+            target => match owners.v6(&target.to_le_bytes()) {
+                Owner::NOBODY if nd::is_from_nobody(frame) => {
+                    return send(port, frame, Verdict::FLOOD);
+                }
+                owner => owner,
+            },
         },
         _ => return send(port, frame, Verdict::FLOOD),
     };

@@ -121,6 +121,10 @@ fn an_arp_request_goes_to_the_owner_of_its_target_alone() {
     expect("for nobody", &ask(nobody), Verdict::PASS, Verdict::PASS);
     let probe = arp_broadcast(REQUEST, LAN, [0; 4], SIBLING4);
     expect("a probe", &probe, to(SIBLING), Verdict::PASS);
+    let probe = arp_broadcast(REQUEST, LAN, [0; 4], LAN4);
+    expect("for a free address", &probe, Verdict::FLOOD, Verdict::PASS);
+    let probe = arp_broadcast(REQUEST, LAN, [0; 4], PARENT4);
+    expect("for the parent's", &probe, Verdict::PASS, Verdict::PASS);
 }
 
 #[test]
@@ -216,7 +220,13 @@ fn a_solicitation_goes_to_the_owner_of_its_target_alone() {
             Verdict::PASS,
             Verdict::PASS,
         );
-        expect("for nobody", &ask(LAN6), Verdict::PASS, Verdict::PASS);
+        // Is it still free? A device may be about to take it.
+        let others = if from == LAN6 {
+            Verdict::PASS
+        } else {
+            Verdict::FLOOD
+        };
+        expect("for nobody", &ask(LAN6), others, Verdict::PASS);
     }
 }
 
@@ -225,6 +235,21 @@ fn a_solicitation_sent_to_the_address_itself_is_unicast_like_any_other() {
     let message = neighbour(SOLICITATION, SIBLING6, &link_layer(1, LAN));
     let frame = ethernet(OWN, LAN, IPV6, &ipv6(58, LAN6, SIBLING6, &message));
     expect("a probe", &frame, to(SIBLING), to(SIBLING));
+}
+
+#[test]
+fn a_solicitation_to_the_group_by_unicast_finds_the_owner_of_its_target() {
+    let ask = |target, from| {
+        let (group, _) = solicited_node(target);
+        let message = neighbour(SOLICITATION, target, &[]);
+        ethernet(OWN, LAN, IPV6, &ipv6(58, from, group, &message))
+    };
+    for from in [LAN6, [0; 16]] {
+        let pass = Verdict::PASS;
+        expect("for a device", &ask(SIBLING6, from), to(SIBLING), pass);
+        expect("for the parent", &ask(PARENT6, from), pass, pass);
+        expect("for nobody", &ask(LAN6, from), pass, pass);
+    }
 }
 
 #[test]

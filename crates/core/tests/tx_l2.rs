@@ -160,6 +160,9 @@ fn an_arp_request_goes_to_the_sibling_that_owns_its_target_or_else_to_the_wire()
     expect_sealed("the parent", &ask(PARENT4), wire, wire, wire);
     let probe = arp_broadcast(REQUEST, OWN, [0; 4], SIBLING4);
     expect_sealed("probe", &probe, to(SIBLING), wire, to(SIBLING));
+    let probe = arp_broadcast(REQUEST, OWN, [0; 4], LAN4);
+    let flood = Verdict::FLOOD;
+    expect_sealed("for a free address", &probe, flood, wire, flood);
 }
 
 #[test]
@@ -189,7 +192,9 @@ fn a_solicitation_goes_to_the_sibling_that_owns_its_target_or_else_to_the_wire()
         let ask = |target| solicitation(OWN, from, target);
         expect_sealed("sibling", &ask(SIBLING6), to(SIBLING), wire, to(SIBLING));
         expect_sealed("sibling here", &ask(HERE6), to(HERE), wire, to(HERE));
-        expect_sealed("the LAN", &ask(LAN6), wire, wire, wire);
+        // Is it still free? A sibling may be about to take it.
+        let others = if from == SENDER6 { wire } else { flood };
+        expect_sealed("the LAN", &ask(LAN6), others, wire, others);
         expect_sealed("the parent", &ask(PARENT6), wire, wire, wire);
     }
     let frame = advertisement(OWN, SENDER6);

@@ -5,7 +5,7 @@
 //! is pinned there alive and running, with or without a process:
 //!
 //! ```text
-//! DIR/port, owners4, owners6, devs, members, drops    the maps, see ipvlan_abi
+//! DIR/port, owners4, owners6, devs, members, drops, grants    the maps, see ipvlan_abi
 //! DIR/parent_ingress, device_egress                   the programs
 //! DIR/parent_link                                     tcx: what holds the program at the parent
 //! DIR/device_link_IFINDEX                             tcx: the same for each host end
@@ -17,6 +17,7 @@
 
 mod attach;
 mod error;
+mod moved;
 mod pod;
 mod port;
 #[expect(unsafe_code, reason = "bpf(2) commands that aya does not offer")]

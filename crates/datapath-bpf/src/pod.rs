@@ -21,5 +21,6 @@ pod!(
     ipvlan_abi::PortEntry,
     ipvlan_abi::Owner,
     ipvlan_abi::DevEntry,
-    ipvlan_abi::DropKey
+    ipvlan_abi::DropKey,
+    ipvlan_abi::GrantKey
 );

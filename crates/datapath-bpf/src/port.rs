@@ -1,6 +1,6 @@
 //! One port: a directory of pins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod};
 use ipvlan_abi::{
-    ABI_VERSION, DevEntry, DropKey, DropReason, MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
+    ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, MAX_OWNERS, Owner, PORT_SET_TYPE,
+    PortEntry,
 };
 
 use crate::OBJECT;
@@ -19,10 +20,10 @@ use crate::error::Error;
 use crate::pod::Raw;
 use crate::sys::tcx_link_ifindex;
 
-const PARENT_INGRESS: &str = "parent_ingress";
-const DEVICE_EGRESS: &str = "device_egress";
+pub(crate) const PARENT_INGRESS: &str = "parent_ingress";
+pub(crate) const DEVICE_EGRESS: &str = "device_egress";
 const DECIDE: &str = "decide";
-const PARENT_LINK: &str = "parent_link";
+pub(crate) const PARENT_LINK: &str = "parent_link";
 
 /// How much the maps of a port can hold. Smaller than the default only in tests of what happens
 /// when they are full.
@@ -47,7 +48,8 @@ pub struct Port {
     owners6: HashMap<MapData, [u8; 16], Raw<Owner>>,
     devs: HashMap<MapData, u32, Raw<DevEntry>>,
     members: Array<MapData, u32>,
-    drops: PerCpuHashMap<MapData, Raw<DropKey>, u64>,
+    pub(crate) drops: PerCpuHashMap<MapData, Raw<DropKey>, u64>,
+    grants: HashMap<MapData, Raw<GrantKey>, u8>,
 }
 
 impl Port {
@@ -125,8 +127,13 @@ impl Port {
     ///
     /// [`Error::Abi`] when another version made it; [`Error::Map`] when it is not whole.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let port = Self::open_any(dir)?;
-        let found = port.entry()?.abi;
+        // Alone, since another version has other maps beside it.
+        let port: Array<MapData, Raw<PortEntry>> = open_map(dir, "port", Map::Array)?;
+        let found = port
+            .get(&0, 0)
+            .map_err(|source| map("read", "port", source))?
+            .0
+            .abi;
         if found != ABI_VERSION {
             return Err(Error::Abi {
                 path: dir.to_owned(),
@@ -134,7 +141,7 @@ impl Port {
                 known: ABI_VERSION,
             });
         }
-        Ok(port)
+        Self::open_any(dir)
     }
 
     fn open_any(dir: &Path) -> Result<Self, Error> {
@@ -146,6 +153,7 @@ impl Port {
             devs: open_map(dir, "devs", Map::HashMap)?,
             members: open_map(dir, "members", Map::Array)?,
             drops: open_map(dir, "drops", Map::PerCpuHashMap)?,
+            grants: open_map(dir, "grants", Map::HashMap)?,
         })
     }
 
@@ -231,8 +239,17 @@ impl Port {
             .map_err(|source| map("write", "devs", source))
     }
 
-    /// Forgets a device, its drop counters and its link; fine when there is none.
+    /// Forgets a device, its grants, its drop counters and its link; fine when there is none.
     pub fn remove_dev(&mut self, ifindex: u32) -> Result<(), Error> {
+        // Not if it goes on under another number, and has its slot there, too.
+        let mut devs = self.devs()?;
+        if let Some(DevEntry { slot, .. }) = devs.remove(&ifindex)
+            && !devs.values().any(|other| other.slot == slot)
+        {
+            for address in self.grants()?.remove(&slot).unwrap_or_default() {
+                self.remove_grant(slot, address)?;
+            }
+        }
         for reason in DropReason::ALL {
             let key = Raw(DropKey {
                 ifindex,
@@ -242,6 +259,33 @@ impl Port {
         }
         gone(self.devs.remove(&ifindex), "devs")?;
         remove_file(&self.device_link(ifindex))
+    }
+
+    /// What each device may own whoever else has it, by slot.
+    pub fn grants(&self) -> Result<BTreeMap<u32, BTreeSet<IpAddr>>, Error> {
+        let mut all: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+        for item in self.grants.iter() {
+            let (key, _) = item.map_err(|source| map("read", "grants", source))?;
+            let _: bool = all.entry(key.0.slot).or_default().insert(key.0.address());
+        }
+        Ok(all)
+    }
+
+    /// Lets the device in this slot own an address.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` when the table is full.
+    pub fn set_grant(&mut self, slot: u32, address: IpAddr) -> Result<(), Error> {
+        self.grants
+            .insert(Raw(GrantKey::new(slot, address)), 1, 0)
+            .map_err(|source| map("write", "grants", source))
+    }
+
+    /// Takes that back; fine when it may not.
+    pub fn remove_grant(&mut self, slot: u32, address: IpAddr) -> Result<(), Error> {
+        let key = Raw(GrantKey::new(slot, address));
+        gone(self.grants.remove(&key), "grants")
     }
 
     /// Who hears a broadcast: the host end in each slot below `count`, 0 where a slot is free.
@@ -339,13 +383,14 @@ impl Port {
 }
 
 /// Pins, and what the maps are called in the object.
-const MAPS: [(&str, &str); 6] = [
+const MAPS: [(&str, &str); 7] = [
     ("port", "PORT"),
     ("owners4", "OWNERS4"),
     ("owners6", "OWNERS6"),
     ("devs", "DEVS"),
     ("members", "MEMBERS"),
     ("drops", "DROPS"),
+    ("grants", "GRANTS"),
 ];
 
 /// `bpf_loop`, the youngest of the helpers that the programs call.
@@ -365,7 +410,7 @@ fn refuse_old_kernel() -> Result<(), Error> {
     }
 }
 
-fn device_link_name(ifindex: u32) -> String {
+pub(crate) fn device_link_name(ifindex: u32) -> String {
     format!("device_link_{ifindex}")
 }
 

@@ -9,6 +9,7 @@
 //! | `nsid.rs` | [`Nsid`]: how one namespace counts the others |
 //! | `monitor.rs` | [`Monitor`]: what changes, in every namespace that has an id here |
 //! | `netns.rs` | [`NetNs`], a handle; [`netns::Finder`] from an id back to a handle |
+//! | `wire.rs` | [`Wire`]: sending a frame out of an interface |
 //! | `sys.rs` | the system calls that nix lacks, and all of this crate's `unsafe` |
 //!
 //! # Whose point of view
@@ -43,6 +44,7 @@ mod route;
 mod socket;
 #[expect(unsafe_code, reason = "system calls that nix does not have")]
 mod sys;
+mod wire;
 
 pub use addr::Address;
 pub use error::Error;
@@ -53,3 +55,4 @@ pub use netns::NetNs;
 pub use nsid::Nsid;
 pub use route::{Family, Hop, Route, RouteFilter, Rule};
 pub use socket::Netlink;
+pub use wire::Wire;

@@ -71,6 +71,7 @@ const AF_INET6: u16 = 10;
 const IPV4_DEVCONF_FORWARDING: usize = 1;
 const IPV4_DEVCONF_RP_FILTER: usize = 8;
 const IPV4_DEVCONF_SRC_VMARK: usize = 24;
+const DEVCONF_FORWARDING: usize = 0;
 const DEVCONF_FORCE_FORWARDING: usize = 59;
 
 const IFF_UP: u32 = 1;
@@ -138,6 +139,8 @@ pub struct Link {
     pub addr_gen_mode: Option<AddrGenMode>,
     /// Its IPv4 settings. None: no IPv4 on it.
     pub v4: Option<V4Settings>,
+    /// Whether it forwards IPv6 packets, and so is a router's (`net.ipv6.conf.*.forwarding`).
+    pub forwards_v6: Option<bool>,
     /// Whether IPv6 packets that it receives are forwarded, even if the host does not forward
     /// (`net.ipv6.conf.*.force_forwarding`, Linux 6.17).
     pub force_forwards_v6: Option<bool>,
@@ -504,6 +507,7 @@ impl Link {
                         });
                     }
                     (AF_INET6, IFLA_INET6_CONF) => {
+                        self.forwards_v6 = setting(value, DEVCONF_FORWARDING).map(|on| on != 0);
                         self.force_forwards_v6 =
                             setting(value, DEVCONF_FORCE_FORWARDING).map(|on| on != 0);
                     }

@@ -24,14 +24,26 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const RTNLGRP_NSID: u32 = 28;
 const IFINFOMSG_LEN: usize = 16;
+const RTMSG_LEN: usize = 12;
+// RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA, RTA_NH_ID
+const NEXT_ROUTER: [u16; 4] = [5, 9, 18, 30];
+const IFLA_EVENT: u16 = 44;
 const IFLA_NEW_NETNSID: u16 = 45;
+const IFLA_NEW_IFINDEX: u16 = 49;
+// IFLA_EVENT_* of linux/if_link.h
+const EVENT_BONDING_FAILOVER: u32 = 3;
+const EVENT_NOTIFY_PEERS: u32 = 4;
 const AF_UNSPEC: u8 = 0;
 
 /// Room for what happens while the reader is busy: some seven thousand events.
@@ -55,6 +67,25 @@ pub enum Event {
         /// namespace it *left*, so it is an id of ours only where `ns` is None.
         new_nsid: Option<Nsid>,
     },
+    /// A link was moved to another namespace; follows its [`Event::Link`]. `ns` and `to` as there.
+    Moved {
+        /// Where from.
+        ns: Option<Nsid>,
+        /// Its index there.
+        index: u32,
+        /// Where to, counted by the namespace that it left.
+        to: Nsid,
+        /// Its index there. None: Linux before 5.6.
+        new_index: Option<u32>,
+    },
+    /// The link's peers are to be told anew where it is (`NETDEV_NOTIFY_PEERS`,
+    /// `NETDEV_BONDING_FAILOVER`); follows its [`Event::Link`].
+    NotifyPeers {
+        /// Where.
+        ns: Option<Nsid>,
+        /// Its index there.
+        index: u32,
+    },
     /// A link got, changed or lost an address.
     Address {
         /// Where.
@@ -63,6 +94,11 @@ pub enum Event {
         index: u32,
         /// Lost it.
         removed: bool,
+    },
+    /// A route by way of a next router came, changed or went.
+    Route {
+        /// Where.
+        ns: Option<Nsid>,
     },
     /// A namespace got an id here.
     NsidAdded(Nsid),
@@ -140,6 +176,8 @@ impl Monitor {
             RTNLGRP_LINK,
             RTNLGRP_IPV4_IFADDR,
             RTNLGRP_IPV6_IFADDR,
+            RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV6_ROUTE,
             RTNLGRP_NSID,
         ] {
             socket.add_membership(group).map_err(step("join a group"))?;
@@ -203,32 +241,58 @@ impl AsFd for Monitor {
     }
 }
 
-fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Option<Event> {
-    match kind {
-        RTM_NEWLINK | RTM_DELLINK => {
-            // A bridge says with a DELLINK of its own family that a port has left it. The link
-            // itself is still there.
-            let whole = u8_of(body)? == AF_UNSPEC;
-            Some(Event::Link {
-                ns,
-                index: u32_of(body.get(4..)?)?,
-                removed: kind == RTM_DELLINK && whole,
-                new_nsid: attributes(body.get(IFINFOMSG_LEN..)?)
-                    .find(|(kind, _)| *kind == IFLA_NEW_NETNSID)
-                    .and_then(|(_, id)| i32_of(id))
-                    .map(Nsid),
-            })
-        }
-        RTM_NEWADDR | RTM_DELADDR => Some(Event::Address {
+/// Most messages are one event; a link's may tell of something that happened beside.
+fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Vec<Event> {
+    let event = match kind {
+        RTM_NEWLINK | RTM_DELLINK => return parse_link(kind, body, ns).unwrap_or_default(),
+        RTM_NEWADDR | RTM_DELADDR => body.get(4..).and_then(u32_of).map(|index| Event::Address {
             ns,
-            index: u32_of(body.get(4..)?)?,
+            index,
             removed: kind == RTM_DELADDR,
         }),
+        // Those without a router are many, and nobody's concern.
+        RTM_NEWROUTE | RTM_DELROUTE => body
+            .get(RTMSG_LEN..)
+            .is_some_and(|attrs| attributes(attrs).any(|(kind, _)| NEXT_ROUTER.contains(&kind)))
+            .then_some(Event::Route { ns }),
         // What another namespace calls its neighbours is not our business.
         RTM_NEWNSID if ns.is_none() => nsid::parse(body).map(Event::NsidAdded),
         RTM_DELNSID if ns.is_none() => nsid::parse(body).map(Event::NsidRemoved),
         _ => None,
+    };
+    event.into_iter().collect()
+}
+
+fn parse_link(kind: u16, body: &[u8], ns: Option<Nsid>) -> Option<Vec<Event>> {
+    // A bridge says with a DELLINK of its own family that a port has left it. The link itself is
+    // still there.
+    let whole = u8_of(body)? == AF_UNSPEC;
+    let index = u32_of(body.get(4..)?)?;
+    let (mut to, mut new_index, mut event) = (None, None, None);
+    for (kind, value) in attributes(body.get(IFINFOMSG_LEN..)?) {
+        match kind {
+            IFLA_NEW_NETNSID => to = i32_of(value).map(Nsid),
+            IFLA_NEW_IFINDEX => new_index = u32_of(value),
+            IFLA_EVENT => event = u32_of(value),
+            _ => {}
+        }
     }
+    let mut events = vec![Event::Link {
+        ns,
+        index,
+        removed: kind == RTM_DELLINK && whole,
+        new_nsid: to,
+    }];
+    events.extend(to.map(|to| Event::Moved {
+        ns,
+        index,
+        to,
+        new_index,
+    }));
+    if let Some(EVENT_BONDING_FAILOVER | EVENT_NOTIFY_PEERS) = event {
+        events.push(Event::NotifyPeers { ns, index });
+    }
+    Some(events)
 }
 
 #[cfg(test)]
@@ -245,9 +309,24 @@ mod tests {
             removed,
             new_nsid: None,
         };
-        assert_eq!(parse(RTM_DELLINK, &body, None), Some(event(true)));
+        assert_eq!(parse(RTM_DELLINK, &body, None), [event(true)]);
         body[0] = 7; // AF_BRIDGE
-        assert_eq!(parse(RTM_DELLINK, &body, None), Some(event(false)));
+        assert_eq!(parse(RTM_DELLINK, &body, None), [event(false)]);
+    }
+
+    #[test]
+    fn of_routes_those_by_a_router_are_told() {
+        let mut body = vec![0; 12];
+        assert_eq!(parse(RTM_NEWROUTE, &body, None), []);
+        for gateway in [false, true] {
+            // RTA_OIF, then RTA_GATEWAY.
+            body.extend([8, 0, if gateway { 5 } else { 4 }, 0, 3, 0, 0, 0]);
+            let wanted = gateway.then_some(Event::Route { ns: None });
+            if cfg!(target_endian = "little") {
+                let events = parse(RTM_DELROUTE, &body, None);
+                assert_eq!(events.into_iter().next(), wanted);
+            }
+        }
     }
 
     #[test]
@@ -256,9 +335,33 @@ mod tests {
         if cfg!(target_endian = "little") {
             assert_eq!(
                 parse(RTM_DELNSID, &body, None),
-                Some(Event::NsidRemoved(Nsid(9)))
+                [Event::NsidRemoved(Nsid(9))]
             );
-            assert_eq!(parse(RTM_DELNSID, &body, Some(Nsid(1))), None);
+            assert_eq!(parse(RTM_DELNSID, &body, Some(Nsid(1))), []);
         }
+    }
+
+    #[test]
+    fn a_link_that_moved_says_where_and_one_that_failed_over_says_so() {
+        let mut body = vec![0; 16];
+        body[4..8].copy_from_slice(&3u32.to_ne_bytes());
+        for (kind, value) in [
+            (IFLA_NEW_NETNSID, 5u32),
+            (IFLA_NEW_IFINDEX, 9),
+            (IFLA_EVENT, 4),
+        ] {
+            body.extend(8u16.to_ne_bytes());
+            body.extend(kind.to_ne_bytes());
+            body.extend(value.to_ne_bytes());
+        }
+        let events = parse(RTM_DELLINK, &body, None);
+        let moved = Event::Moved {
+            ns: None,
+            index: 3,
+            to: Nsid(5),
+            new_index: Some(9),
+        };
+        let told = Event::NotifyPeers { ns: None, index: 3 };
+        assert_eq!(events[1..], [moved, told]);
     }
 }

@@ -119,6 +119,13 @@ impl NetNs {
         self.enter(current_cookie)?
     }
 
+    /// The one with this cookie, if this process can find it: one of [`all`].
+    pub fn by_cookie(cookie: u64) -> Option<Self> {
+        handles()
+            .map(|(_, ns)| ns)
+            .find(|ns| ns.cookie().is_ok_and(|found| found == cookie))
+    }
+
     /// Its inode number, as in `net:[4026531840]`. A later namespace may get the same.
     pub fn inode(&self) -> u64 {
         self.id.ino
@@ -411,5 +418,7 @@ mod tests {
             here.cookie().expect("cookie"),
             current_cookie().expect("cookie")
         );
+        let found = current_cookie().ok().and_then(NetNs::by_cookie);
+        assert!(found.is_some_and(|found| found.is_same(&here)));
     }
 }

@@ -104,6 +104,22 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
     }
 }
 
+/// Binds a packet socket to one interface and to no protocol: it sends there, and hears nothing.
+pub(crate) fn bind_packet(socket: BorrowedFd<'_>, ifindex: u32) -> Result<(), Errno> {
+    // SAFETY: sockaddr_ll is a C struct of integers; all zeroes is a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = AF_PACKET;
+    address.sll_ifindex = ifindex.cast_signed();
+    // SAFETY: the pointer is to a local that outlives the call, and its length is beside it; the
+    // kernel only reads it.
+    let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), SOCKADDR_LL_LEN) };
+    Errno::result(done).map(drop)
+}
+
+const AF_PACKET: libc::sa_family_t = 17;
+#[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
+const SOCKADDR_LL_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
 /// `NS_GET_NSTYPE`: the `CLONE_NEW*` flag of the namespace behind `fd`. `ENOTTY`: it is none.
 pub(crate) fn ns_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, Errno> {
     // SAFETY: this request has no argument and touches no memory of the caller.

@@ -70,6 +70,8 @@ pub(super) const NOT_HERE: [&str; 31] = [
 
 /// Bounds of the kernel (`ETH_MIN_MTU`, `ETH_MAX_MTU`), which ipvlan devices all have.
 const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
+/// `ALTIFNAMSIZ - 1`.
+const ALT_NAME_MAX: usize = 127;
 /// What `rtnl_create_link()` takes.
 const QUEUES: std::ops::RangeInclusive<i64> = 1..=4096;
 
@@ -133,8 +135,8 @@ impl<'a> Draft<'a> {
                 }
             }
             _ if matches(word, "link") => {
-                let parent = words.value()?;
-                once(&mut self.link, "link", parent, parent)?;
+                // Twice is no error in iproute2: the last one counts.
+                self.link = Some(words.value()?);
                 self.check_bare()?;
             }
             _ if matches(word, "address") => {
@@ -270,10 +272,14 @@ fn check_bytes(address: &str) -> Result<(), Error> {
 }
 
 fn check_dev(name: &str) -> Result<(), Error> {
-    if IfName::template(name).is_err_and(|bad| is_unfit(&bad)) {
-        return Err(Error::wrong(name, "\"dev\" not a valid ifname"));
+    match IfName::template(name) {
+        // iproute2 takes it for an alternative name, and leaves it to the kernel to refuse it.
+        Err(BadIfName::TooLong(..=ALT_NAME_MAX)) => {
+            Err(Error::Refused("the name of a device has at most 15 bytes"))
+        }
+        Err(bad) if is_unfit(&bad) => Err(Error::wrong(name, "\"dev\" not a valid ifname")),
+        Ok(_) | Err(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// The part of the rules that iproute2 checks before it asks the kernel.

@@ -40,6 +40,7 @@ fn parent_and_name_in_every_order_and_spelling() {
         // Two words without a keyword: first the parent.
         "link add eth0 ipvl0 type ipvlan",
         "l a l eth0 name ipvl0 ty ipvlan",
+        "l a link eth1 ipvl0 link eth0 type ipvlan",
         "li ad lin eth0 ipvl0 typ ipvlan",
     ] {
         assert_eq!(add(line), plain("eth0", Some("ipvl0")), "{line}");
@@ -67,6 +68,7 @@ fn mode_and_flag() {
         ("mode l2", with(l2, None)),
         ("mode L2", with(l2, None)),
         ("mode L3", with(Some(Mode::L3), None)),
+        ("mode l3s", with(Some(Mode::L3s), None)),
         ("mode l2 vepa", with(l2, Some(Flag::Vepa))),
         ("private", with(None, Some(Flag::Private))),
         ("bridge mode l2", with(l2, Some(Flag::Bridge))),
@@ -254,10 +256,6 @@ fn what_is_not_understood() {
                 &twice("name", "w"),
             ),
             (
-                "l a link eth0 link eth1 v type ipvlan",
-                &twice("link", "eth1"),
-            ),
-            (
                 "l a link eth0 v mtu 100 mtu 200 type ipvlan",
                 &twice("mtu", "200"),
             ),
@@ -386,6 +384,10 @@ fn what_the_kernel_refuses() {
     fail(
         2,
         &[
+            (
+                "l a link eth0 sixteen-bytes-xx type ipvlan",
+                "Error: the name of a device has at most 15 bytes.",
+            ),
             ("l a link eth0 v mtu 67 type ipvlan", low),
             ("l a link eth0 v mtu 0 type ipvlan", low),
             ("l a link eth0 v mtu -1 type ipvlan", low),

@@ -1,4 +1,4 @@
-//! What follows `type ipvlan`: `[ mode { l3 | l2 } ] [ bridge | private | vepa ]`.
+//! What follows `type ipvlan`: `[ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]`.
 
 use ipvlan_abi::{Flag, Mode};
 
@@ -8,7 +8,7 @@ use crate::args::{Words, is_help, matches};
 /// Mode and flag, where they were given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kind {
-    /// `mode { l2 | l3 }`.
+    /// `mode { l2 | l3 | l3s }`.
     pub mode: Option<Mode>,
     /// `bridge`, `private` or `vepa`.
     pub flag: Option<Flag>,
@@ -35,7 +35,7 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Option<Kind>, Error> {
         let flag = FLAGS.into_iter().find(|flag| matches(word, flag.as_str()));
         if matches(word, "mode") {
             // Twice is no error in iproute2: the last one counts.
-            kind.mode = Some(mode(words.value()?)?);
+            kind.mode = Some(words.value()?.parse().map_err(|_| Error::Mode)?);
         } else if flag.is_some() && kind.flag.is_none() {
             kind.flag = flag;
         } else if is_help(word) {
@@ -45,16 +45,6 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Option<Kind>, Error> {
         }
     }
     Ok(Some(kind))
-}
-
-fn mode(word: &str) -> Result<Mode, Error> {
-    word.parse().map_err(|_| {
-        if word.eq_ignore_ascii_case("l3s") {
-            Error::ModeL3s
-        } else {
-            Error::Mode
-        }
-    })
 }
 
 #[cfg(test)]
@@ -84,6 +74,8 @@ mod tests {
             ("b", None, Some(Flag::Bridge)),
             ("v mode l3", l3, Some(Flag::Vepa)),
             ("mode l2 mode l3", l3, None),
+            ("mode l3s", Some(Mode::L3s), None),
+            ("mode L3S private", Some(Mode::L3s), private),
         ] {
             assert_eq!(kind(line).expect(line), Some(Kind { mode, flag }), "{line}");
         }
@@ -94,8 +86,7 @@ mod tests {
 
     #[test]
     fn the_rest_is_refused_as_iproute2_does() {
-        let bad_mode = "Error: argument of \"mode\" must be either \"l2\" or \"l3\"";
-        let no_l3s = Error::ModeL3s.to_string();
+        let bad_mode = "Error: argument of \"mode\" must be either \"l2\", \"l3\" or \"l3s\"";
         let unknown = |word: &str| Error::KindOption(word.to_owned()).to_string();
         fail(
             1,
@@ -103,8 +94,7 @@ mod tests {
                 ("l set v type ipvlan mode l4", bad_mode),
                 ("l set v type ipvlan mode bridge", bad_mode),
                 ("l set v type ipvlan mode 2", bad_mode),
-                ("l set v type ipvlan mode l3s", &no_l3s),
-                ("l set v type ipvlan mode L3S", &no_l3s),
+                ("l set v type ipvlan mode l3ss", bad_mode),
                 ("l set v type ipvlan bridge private", &unknown("private")),
                 ("l set v type ipvlan p p", &unknown("p")),
                 ("l set v type ipvlan mtu 1500", &unknown("mtu")),

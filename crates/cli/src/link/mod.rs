@@ -93,7 +93,7 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    fn required(self) -> Result<String, Error> {
+    pub(crate) fn required(self) -> Result<String, Error> {
         let name = self.0.ok_or(Error::NoDev)?;
         if is_unfit(name) {
             return Err(Error::wrong(name, "\"dev\" not a valid ifname"));

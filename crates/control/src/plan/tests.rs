@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::routing::{Host, Routing};
 
+mod l3s;
+
 const PARENT: u32 = 2;
 const MAC: Mac = [2, 0, 0, 0, 0x0a, 1];
 const OTHER_MAC: Mac = [2, 0, 0, 0, 0x0b, 1];
@@ -40,6 +42,8 @@ impl Kernel {
             owners: BTreeMap::new(),
             members: Vec::new(),
             routing: Routing::default(),
+            gateways: BTreeSet::new(),
+            grants: BTreeMap::new(),
         };
         let mut slots = BTreeMap::new();
         for mut dev in devs {
@@ -139,7 +143,9 @@ impl Kernel {
             }
             Step::ForgetDev { port, host } => {
                 let port = ports.get_mut(port).expect("a port to forget a device of");
-                let _: Option<DevView> = port.devs.remove(host);
+                if let Some(dev) = port.devs.remove(host) {
+                    let _: Option<_> = port.grants.remove(&dev.entry.slot);
+                }
             }
             Step::DeleteLink { index } => {
                 let _: bool = self.world.strays.remove(index);
@@ -509,6 +515,58 @@ fn an_address_of_the_parents_namespace_is_nobody_elses() {
     kernel.world.own.clear();
     let expected = [lose("10.0.0.1"), set("10.0.0.10", owner(10, place(10)))];
     assert_eq!(kernel.plan(), expected, "until the namespace gives it up");
+}
+
+#[test]
+fn the_address_of_a_next_router_is_no_devices() {
+    let mut kernel = two(Mode::L3);
+    let _: bool = kernel.port().gateways.insert(ip("10.0.0.10"));
+    let _: bool = kernel.port().gateways.insert(ip("10.0.0.254"));
+    assert_eq!(kernel.plan(), [lose("10.0.0.10")], "even one that it had");
+    let _: bool = kernel.dev(11).addresses.insert(ip("10.0.0.254"));
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.254"), None);
+    kernel.port().gateways.clear();
+    let expected = [
+        set("10.0.0.10", owner(10, place(10))),
+        set("10.0.0.254", owner(11, place(11))),
+    ];
+    assert_eq!(kernel.plan(), expected, "until it is none any more");
+}
+
+#[test]
+fn what_was_granted_goes_before_all_else() {
+    let mut kernel = two(Mode::L2);
+    let all = ["10.0.0.1", "10.0.0.10", "10.0.0.254"].map(ip);
+    let _: bool = kernel.world.own.insert(all[0]);
+    let _: bool = kernel.port().gateways.insert(all[2]);
+    let _: usize = kernel.reconcile();
+    let _: Option<_> = kernel.port().grants.insert(1, BTreeSet::from(all));
+    assert_eq!(
+        kernel.plan(),
+        [],
+        "nothing changes while the device has it not"
+    );
+    kernel.dev(11).addresses.extend(all);
+    let expected = all.map(|address| set(&address.to_string(), owner(11, place(11))));
+    assert_eq!(
+        kernel.plan(),
+        expected,
+        "the host's, a sibling's, a router's"
+    );
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.plan(), [], "and it stays so");
+    // Who has it goes before who may have it as well.
+    let _: Option<_> = kernel.port().grants.insert(0, BTreeSet::from(all));
+    kernel.dev(10).addresses.extend(all);
+    assert_eq!(kernel.plan(), []);
+    kernel.port().grants.clear();
+    let expected = [lose("10.0.0.254"), set("10.0.0.1", OF_PARENT)];
+    assert_eq!(
+        kernel.plan(),
+        expected,
+        "taken back, but for what was a sibling's"
+    );
 }
 
 #[test]
@@ -902,18 +960,20 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
     });
     let settings = (prop::option::weighted(0.9, v4), any::<Option<bool>>());
     let all = (flags, mac, mtu, mode, settings);
-    all.prop_map(move |((up, lower, noarp, listens), mac, mtu, mode, settings)| {
-        let mut link = link(index);
-        link.flags = if up { UP } else { 0 }
-            | if lower { LOWER_UP } else { 0 }
-            | if noarp { IFF_NOARP } else { 0 };
-        link.mac = mac;
-        link.mtu = mtu;
-        link.addr_gen_mode = mode;
-        (link.v4, link.force_forwards_v6) = settings;
-        listen(Some(&mut link), listens);
-        link
-    })
+    all.prop_map(
+        move |((up, lower, noarp, listens), mac, mtu, mode, settings)| {
+            let mut link = link(index);
+            link.flags = if up { UP } else { 0 }
+                | if lower { LOWER_UP } else { 0 }
+                | if noarp { IFF_NOARP } else { 0 };
+            link.mac = mac;
+            link.mtu = mtu;
+            link.addr_gen_mode = mode;
+            (link.v4, link.force_forwards_v6) = settings;
+            listen(Some(&mut link), listens);
+            link
+        },
+    )
 }
 
 fn some_device(host: u32, slot: u32) -> impl Strategy<Value = DevView> {
@@ -974,8 +1034,11 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
     let port = (0u8..3, 0u32..8, ours, any::<bool>(), any::<bool>());
     let parent = prop::option::weighted(0.9, some_link(index));
     let routing = some_routing(index);
-    (devs, owners, members, port, parent, routing).prop_map(
-        move |(devs, owners, mut slots, (mode, members, ours, mac, mtu), parent, routing)| {
+    let grants = prop::collection::btree_map(0u32..6, some_addresses(), 0..3);
+    let rights = (some_addresses(), grants);
+    (devs, owners, members, port, parent, routing, rights).prop_map(
+        move |(devs, owners, mut slots, port, parent, routing, (gateways, grants))| {
+            let (mode, members, ours, mac, mtu) = port;
             // Nothing lies behind the port's reach.
             slots.retain(|slot, _| *slot < members);
             let entry = PortEntry {
@@ -1003,6 +1066,8 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                 } else {
                     Routing::default()
                 },
+                gateways,
+                grants,
             };
             (port, slots)
         },
@@ -1066,20 +1131,27 @@ fn some_kernel() -> impl Strategy<Value = Kernel> {
 
 /// Who should own an address, said once more and in another way.
 fn rightful(world: &World, index: u32, address: &IpAddr) -> Option<Owner> {
-    if world.own.contains(address) {
-        return Some(Owner {
-            ifindex: index,
-            kind: OWNER_PARENT,
-        });
-    }
     let port = &world.ports[&index];
     let now = port.owners.get(address).map_or(0, |owner| owner.ifindex);
-    port.devs
+    let may = |dev: &DevView| {
+        let granted = port.grants.get(&dev.entry.slot);
+        granted.is_some_and(|granted| granted.contains(address))
+    };
+    let best = port
+        .devs
         .iter()
         .filter(|(_, dev)| port.parent.is_some() && dev.entry.bits == DEV_READY)
         .filter(|(_, dev)| dev.host.is_some() && dev.addresses.contains(address))
-        .min_by_key(|(host, dev)| (**host != now, dev.entry.slot))
-        .map(|(host, dev)| owner(*host, dev.place))
+        .min_by_key(|(host, dev)| (!may(dev), **host != now, dev.entry.slot));
+    match best {
+        Some((host, dev)) if may(dev) => Some(owner(*host, dev.place)),
+        _ if world.own.contains(address) => Some(Owner {
+            ifindex: index,
+            kind: OWNER_PARENT,
+        }),
+        _ if port.gateways.contains(address) => None,
+        _ => best.map(|(host, dev)| owner(*host, dev.place)),
+    }
 }
 
 /// Where frames for an address go, in a port that may have ended.

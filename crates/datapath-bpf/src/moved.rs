@@ -1,0 +1,208 @@
+//! What a port needs when its parent has gone to another network namespace, and its host ends
+//! after it.
+//!
+//! A tcx link goes along with its interface, and tells the index that it has now. A clsact filter
+//! does not survive (`dev_shutdown()` in `__dev_change_net_namespace()`): there, the programs are
+//! attached anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use aya::maps::PerCpuValues;
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use ipvlan_abi::{DevEntry, DropKey, PortEntry};
+
+use crate::attach::Hook;
+use crate::error::Error;
+use crate::pod::Raw;
+use crate::port::{DEVICE_EGRESS, PARENT_INGRESS, PARENT_LINK, Port, device_link_name};
+use crate::sys::tcx_link_ifindex;
+
+/// What the pin of a host end's link is called while links change their numbers: the old number of
+/// one may be the new number of another.
+const MOVING: &str = "moving_link_";
+
+impl Port {
+    /// The index that the parent has now, wherever it lives; 0 when it is gone. `None` with clsact,
+    /// where there is no link to ask.
+    pub fn parent_index(&self) -> Result<Option<u32>, Error> {
+        let path = self.dir().join(PARENT_LINK);
+        match path.exists() {
+            true => link_index(&path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether it is this interface, of the calling thread's namespace, that has our program as the
+    /// parent has. Only with tcx; there is no other answer to which of two interfaces with one
+    /// index, in two namespaces, is the parent.
+    pub fn is_parent(&self, interface: &str) -> Result<bool, Error> {
+        let failed = |source| Error::Program {
+            op: "find",
+            program: format!("{PARENT_INGRESS} at {interface}"),
+            source: Box::new(source),
+        };
+        let own = ProgramInfo::from_pin(self.dir().join(PARENT_INGRESS)).map_err(failed)?;
+        let (_, programs) =
+            SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(failed)?;
+        Ok(programs.iter().any(|program| program.id() == own.id()))
+    }
+
+    /// Nobody is delivered to any more, until the addresses are given out again.
+    pub fn silence(&mut self) -> Result<(), Error> {
+        for address in self.owners()?.into_keys() {
+            self.remove_owner(address)?;
+        }
+        let entry = self.entry()?;
+        self.set_entry(PortEntry {
+            members: 0,
+            ..entry
+        })
+    }
+
+    /// Parent and host ends have come to the calling thread's namespace, under these names and
+    /// indexes: everything that goes by an index gets the new one. Can be done again after it was
+    /// broken off.
+    pub fn renumber(
+        &mut self,
+        parent: &str,
+        entry: PortEntry,
+        devs: &BTreeMap<u32, (String, DevEntry)>,
+    ) -> Result<(), Error> {
+        match Hook::detect() {
+            Hook::Tcx => self.rename_links()?,
+            Hook::Clsact => self.attach_again(parent, devs)?,
+        }
+        self.renumber_drops(devs)?;
+        for (index, (_, dev)) in devs {
+            self.set_dev(*index, *dev)?;
+        }
+        for index in self.devs()?.into_keys() {
+            if !devs.contains_key(&index) {
+                self.remove_dev(index)?;
+            }
+        }
+        self.set_entry(entry)
+    }
+
+    /// Each pinned link is called by the index that it tells.
+    fn rename_links(&self) -> Result<(), Error> {
+        for (from, to) in [("device_link_", MOVING), (MOVING, "device_link_")] {
+            let names = self.pins()?;
+            for name in names.iter().filter(|name| name.starts_with(from)) {
+                let path = self.dir().join(name);
+                let index = link_index(&path)?;
+                let target = match (index, to) {
+                    // Its interface is gone.
+                    (0, _) => None,
+                    (_, MOVING) => Some(format!("{MOVING}{index}")),
+                    _ => Some(device_link_name(index)),
+                };
+                let done = match target {
+                    None => fs::remove_file(&path),
+                    Some(target) => fs::rename(&path, self.dir().join(target)),
+                };
+                done.map_err(|source| Error::File {
+                    op: "rename",
+                    path,
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pins(&self) -> Result<Vec<String>, Error> {
+        let list = fs::read_dir(self.dir()).map_err(|source| Error::File {
+            op: "list",
+            path: self.dir().to_owned(),
+            source,
+        })?;
+        Ok(list
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect())
+    }
+
+    /// Whether no device is left, as far as their links tell; with clsact there are none, and the
+    /// answer is no.
+    pub fn is_deserted(&self) -> Result<bool, Error> {
+        if self.parent_index()?.is_none() {
+            return Ok(false);
+        }
+        for name in self.pins()? {
+            let is_device = name.starts_with("device_link_") || name.starts_with(MOVING);
+            if is_device && link_index(&self.dir().join(name))? != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn attach_again(
+        &self,
+        parent: &str,
+        devs: &BTreeMap<u32, (String, DevEntry)>,
+    ) -> Result<(), Error> {
+        let hosts = devs
+            .values()
+            .map(|(name, _)| (DEVICE_EGRESS, name.as_str()));
+        for (name, interface) in hosts.chain([(PARENT_INGRESS, parent)]) {
+            // One that was broken off has done this already.
+            let _: Result<(), Error> = Hook::Clsact.detach(interface);
+            let failed = |source| Error::Program {
+                op: "open",
+                program: name.to_owned(),
+                source: Box::new(source),
+            };
+            let mut program = SchedClassifier::from_pin(self.dir().join(name)).map_err(failed)?;
+            Hook::Clsact.attach(&mut program, name, interface, self.dir())?;
+        }
+        Ok(())
+    }
+
+    /// What was counted for a device goes with it.
+    fn renumber_drops(&mut self, devs: &BTreeMap<u32, (String, DevEntry)>) -> Result<(), Error> {
+        let failed = |op| {
+            move |source: aya::maps::MapError| Error::Map {
+                op,
+                map: "drops",
+                source: source.into(),
+            }
+        };
+        let now: BTreeMap<u32, u32> = devs
+            .iter()
+            .map(|(index, (_, dev))| (dev.slot, *index))
+            .collect();
+        let moved: BTreeMap<u32, u32> = self
+            .devs()?
+            .into_iter()
+            .filter_map(|(index, dev)| Some((index, *now.get(&dev.slot)?)))
+            .filter(|(from, to)| from != to)
+            .collect();
+        let mut counts = Vec::new();
+        for item in self.drops.iter() {
+            let (Raw(key), count): (Raw<DropKey>, PerCpuValues<u64>) =
+                item.map_err(failed("read"))?;
+            if let Some(to) = moved.get(&key.ifindex) {
+                counts.push((key, *to, count));
+            }
+        }
+        for (key, _, _) in &counts {
+            self.drops.remove(&Raw(*key)).map_err(failed("write"))?;
+        }
+        for (key, ifindex, count) in counts {
+            let key = Raw(DropKey { ifindex, ..key });
+            self.drops.insert(key, count, 0).map_err(failed("write"))?;
+        }
+        Ok(())
+    }
+}
+
+fn link_index(path: &Path) -> Result<u32, Error> {
+    tcx_link_ifindex(path).map_err(|source| Error::File {
+        op: "read link",
+        path: path.to_owned(),
+        source,
+    })
+}
