@@ -22,9 +22,13 @@
     reason = "a fixture that fails is a test that fails, and says so by its panic"
 )]
 
+pub mod container;
 pub mod device;
+pub mod dice;
+pub mod firewall;
 pub mod ns;
 pub mod packet;
+pub mod places;
 pub mod process;
 pub mod sniff;
 #[expect(
@@ -32,13 +36,18 @@ pub mod sniff;
     reason = "packet sockets: nix has neither their address nor their auxdata"
 )]
 mod sys;
+pub mod tap;
 mod topology;
 pub mod traffic;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use container::Container;
 pub use device::{Backend, Dev, Ipvlan, differs, kernel_is_since};
+pub use dice::Dice;
 pub use ns::{Done, Ns};
+pub use places::{Found, Heard, Places};
 pub use process::{MARK, Process};
 pub use sniff::{Seen, Sniffer};
 pub use topology::{Builder, Mode, Net, require_root};

@@ -65,6 +65,19 @@ impl Ns {
             .output()
             .expect("ip");
         let _: String = Done::new(&format!("ip netns add {name}"), &output).expect();
+        Self::named(name, mark)
+    }
+
+    /// Gives a name to the one that a process is in.
+    pub(crate) fn adopt(name: String, mark: &str, pid: u32) -> Self {
+        let pid = pid.to_string();
+        let words = ["ip", "netns", "attach", &name, &pid];
+        let output = command(mark, &words).output().expect("ip");
+        let _: String = Done::new(&words.join(" "), &output).expect();
+        Self::named(name, mark)
+    }
+
+    fn named(name: String, mark: &str) -> Self {
         let handle = NetNs::by_name(&name).expect("a namespace just made");
         let ns = Self {
             name,
@@ -244,6 +257,15 @@ impl Ns {
     pub fn answers(&self, address: &str) -> bool {
         self.try_sh(&format!("ping -n -q -c 3 -i 0.1 -W 0.4 {address}"))
             .ok()
+    }
+
+    /// Waits until nobody answers at `address` any more; false if somebody still does.
+    #[must_use]
+    pub fn loses(&self, address: &str) -> bool {
+        crate::eventually(crate::PATIENCE, || {
+            self.sh("ip neigh flush all");
+            !self.answers(address)
+        })
     }
 
     /// Kills the namespace: its name, and every handle that we have.

@@ -97,6 +97,24 @@ impl Sniffer {
         }
     }
 
+    /// Listens to what an interface of `ns` hands to the protocol handlers of its own stack, of one
+    /// EtherType. What somebody takes before (tc, a driver's receive handler) is not heard.
+    #[track_caller]
+    pub fn behind(ns: &Ns, interface: &str, ethertype: u16) -> Self {
+        let index = ns.index(interface);
+        let fd = ns.enter(|| {
+            let fd = unbound();
+            sys::bind_to(fd.as_fd(), index, ethertype).expect("bind a packet socket");
+            fd
+        });
+        sys::want_vlan(fd.as_fd()).expect("PACKET_AUXDATA");
+        setsockopt(&fd, sockopt::RcvBufForce, &(8 << 20)).expect("SO_RCVBUFFORCE");
+        Self {
+            fd,
+            interface: interface.to_owned(),
+        }
+    }
+
     /// The next frame, if one comes before `end`.
     fn next(&self, end: Instant) -> Option<Seen> {
         let mut buf = vec![0; 1 << 17];
@@ -181,6 +199,14 @@ impl Sender {
         }
     }
 
+    /// Out of an interface of `ns`, past its queue: `PACKET_QDISC_BYPASS`.
+    #[track_caller]
+    pub fn bypassing(ns: &Ns, interface: &str) -> Self {
+        let sender = Self::on(ns, interface);
+        sys::bypass_queue(sender.fd.as_fd()).expect("PACKET_QDISC_BYPASS");
+        sender
+    }
+
     /// Sends a frame; the test fails unless the kernel takes it.
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
@@ -221,15 +247,19 @@ impl Sender {
     }
 }
 
-fn packet_socket(index: u32) -> OwnedFd {
+fn unbound() -> OwnedFd {
     // No protocol yet: nothing is heard before the bind.
-    let fd = socket(
+    socket(
         AddressFamily::Packet,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         None::<SockProtocol>,
     )
-    .expect("a packet socket needs root");
+    .expect("a packet socket needs root")
+}
+
+fn packet_socket(index: u32) -> OwnedFd {
+    let fd = unbound();
     sys::bind(fd.as_fd(), index).expect("bind a packet socket");
     fd
 }

@@ -1,7 +1,7 @@
 //! Packet sockets, packet(7). All `unsafe` of this crate is here.
 
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -17,10 +17,15 @@ pub(crate) struct Datagram {
 
 /// Binds a packet socket to one interface and all protocols.
 pub(crate) fn bind(fd: BorrowedFd<'_>, ifindex: u32) -> Result<(), Errno> {
+    bind_to(fd, ifindex, ETH_P_ALL)
+}
+
+/// Binds a packet socket to one interface and one protocol.
+pub(crate) fn bind_to(fd: BorrowedFd<'_>, ifindex: u32, protocol: u16) -> Result<(), Errno> {
     // SAFETY: sockaddr_ll is a C struct of integers; all zeroes is a value of it.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = AF_PACKET;
-    address.sll_protocol = ETH_P_ALL.to_be();
+    address.sll_protocol = protocol.to_be();
     address.sll_ifindex = ifindex.cast_signed();
     // SAFETY: the pointer is to a local that outlives the call, and its length is beside it.
     let done = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) };
@@ -51,6 +56,11 @@ pub(crate) fn want_vlan(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 /// Asks for a `virtio_net_hdr` in front of each frame, in both directions.
 pub(crate) fn want_offload_header(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     switch_on(fd, PACKET_VNET_HDR)
+}
+
+/// Asks for frames to go past the interface's queue.
+pub(crate) fn bypass_queue(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    switch_on(fd, PACKET_QDISC_BYPASS)
 }
 
 /// `recvmsg(2)` that does not wait.
@@ -103,8 +113,74 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Datagram, Errno
     })
 }
 
+/// `TUNSETIFF`: makes `fd`, an open `/dev/net/tun`, the far side of a tap interface of this name in
+/// the calling thread's namespace. Frames go without a header in front.
+pub(crate) fn tap(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    // SAFETY: ifreq is a C struct of integers and a union of such; all zeroes is a value of it.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let bytes = name.as_bytes();
+    // One byte stays 0, the string's end.
+    if bytes.len() >= request.ifr_name.len() {
+        return Err(Errno::EINVAL);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags = IFF_TAP_NO_PI;
+    // SAFETY: the request reads and writes one ifreq, which is a local that outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) };
+    Errno::result(done).map(drop)
+}
+
+/// `TUNSETIFF` of linux/if_tun.h: `_IOW('T', 202, int)`.
+const TUNSETIFF: libc::Ioctl = nix::request_code_write!(b'T', 202, size_of::<libc::c_int>());
+/// `IFF_TAP` and `IFF_NO_PI`.
+const IFF_TAP_NO_PI: libc::c_short = 0x1002;
+/// Loads an XDP program that drops every frame. The verifier sees two instructions.
+pub(crate) fn load_xdp_drop() -> Result<OwnedFd, Errno> {
+    // r0 = XDP_DROP; exit.
+    let program: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
+    let license = c"GPL";
+    let (at, license) = (program.as_ptr() as u64, license.as_ptr() as u64);
+    // prog_type XDP and insn_cnt, then the two pointers; the rest is optional.
+    let attr: [u64; 6] = [bpf_words(6, 2), at, license, 0, 0, 0];
+    bpf(BPF_PROG_LOAD, &attr)
+}
+
+/// Holds an XDP program at an interface, in generic mode: what works with any driver, and with
+/// frames that no driver received. It goes with the link.
+pub(crate) fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32) -> Result<OwnedFd, Errno> {
+    const BPF_XDP: u32 = 37;
+    const SKB_MODE: u32 = 2;
+    let program = program.as_raw_fd().cast_unsigned();
+    let attr = [bpf_words(program, ifindex), bpf_words(BPF_XDP, SKB_MODE)];
+    bpf(BPF_LINK_CREATE, &attr)
+}
+
+/// Two numbers that are side by side in memory.
+fn bpf_words(first: u32, second: u32) -> u64 {
+    let [a, b, c, d] = first.to_ne_bytes();
+    let [e, f, g, h] = second.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// bpf(2), for the commands that answer with a descriptor.
+fn bpf(command: libc::c_int, attr: &[u64]) -> Result<OwnedFd, Errno> {
+    // SAFETY: the pointer is to a slice that outlives the call, and its size is beside it. What the
+    // pointers in it lead to is constant or alive in the caller.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(attr)) };
+    let fd = libc::c_int::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: these commands answer with a new descriptor, that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_LINK_CREATE: libc::c_int = 28;
+
 /// `PACKET_VNET_HDR` of linux/if_packet.h.
 const PACKET_VNET_HDR: libc::c_int = 15;
+/// `PACKET_QDISC_BYPASS` of linux/if_packet.h.
+const PACKET_QDISC_BYPASS: libc::c_int = 20;
 /// The only control message needs `CMSG_SPACE(20)`, 40 bytes. A u8 because the field for it is a
 /// u32 with musl and a usize with glibc.
 const CONTROL_LEN: u8 = 64;

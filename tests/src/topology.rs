@@ -163,12 +163,18 @@ impl Net {
     /// number, which is its index in [`Self::devices`].
     #[track_caller]
     pub fn add(&mut self) -> u16 {
+        self.add_on("eth0")
+    }
+
+    /// The same on another parent of the host.
+    #[track_caller]
+    pub fn add_on(&mut self, parent: &str) -> u16 {
         let number = u16::try_from(self.devices.len()).expect("few devices");
         let ns = self.namespace(&format!("ns{number}"));
         let dev = Dev::new(ns, number, self.mode);
         // As for ip, the namespace goes before the type.
         let words = format!(
-            "link add link eth0 name {} netns {} type ipvlan mode {} {}",
+            "link add link {parent} name {} netns {} type ipvlan mode {} {}",
             dev.name,
             dev.ns.name(),
             self.mode,
@@ -212,6 +218,28 @@ impl Net {
         }
     }
 
+    /// What `-d link show` says of a device where it lives, with the keys of `ip -j`.
+    #[track_caller]
+    pub fn look(&self, ns: &Ns, name: &str) -> serde_json::Value {
+        let line = format!("-j -d link show dev {name}");
+        let text = self.ip(ns, &line).expect();
+        let mut all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        all[0].take()
+    }
+
+    /// Mode and flag of a device, as it shows them where it lives: `l2 bridge`.
+    #[track_caller]
+    pub fn kind(&self, ns: &Ns, name: &str) -> String {
+        let shown = self.look(ns, name);
+        let data = &shown["linkinfo"]["info_data"];
+        let mode = data["mode"].as_str().unwrap_or("?");
+        let flags: Vec<&str> = ["bridge", "private", "vepa"]
+            .into_iter()
+            .filter(|flag| data[flag] == true)
+            .collect();
+        format!("{mode} {}", flags.join(" "))
+    }
+
     /// Calls the program `ipvlan` on the host.
     pub fn ipvlan(&self, arguments: &str) -> Done {
         self.program().run(&self.host, arguments)
@@ -222,6 +250,11 @@ impl Net {
         self.ipvlan
             .as_ref()
             .expect("a test of our own program, which is not for the kernel's driver")
+    }
+
+    /// What our program shows of all devices, `ipvlan -j -d link show`.
+    pub fn shown(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ipvlan("-j -d link show").expect()).expect("JSON")
     }
 
     /// The parent's MAC address.
@@ -292,6 +325,11 @@ impl Drop for Net {
 }
 
 impl Done {
+    /// Its exit status and the first line of what it complained of.
+    pub fn answer(&self) -> (i32, &str) {
+        (self.status, self.stderr.lines().next().unwrap_or(""))
+    }
+
     /// The test fails unless it succeeded and had nothing to say.
     #[track_caller]
     pub fn expect_quiet(self) {

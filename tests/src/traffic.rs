@@ -12,7 +12,7 @@ use crate::{PATIENCE, eventually};
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Any free port will do: each net has its own.
-const PORT: u16 = 7007;
+pub const PORT: u16 = 7007;
 
 /// Bytes that no other position has.
 fn pattern(len: usize) -> Vec<u8> {
@@ -36,8 +36,7 @@ fn any(like: IpAddr) -> IpAddr {
 ///
 /// Says what went wrong.
 pub fn tcp(server: &Ns, address: IpAddr, client: &Ns, bytes: usize) -> Result<IpAddr, String> {
-    let listener = server.enter(|| TcpListener::bind((any(address), PORT)));
-    let listener = listener.map_err(|error| format!("listen: {error}"))?;
+    let listener = listen(server, address);
     let data = &pattern(bytes);
     let given_up = &AtomicBool::new(false);
     thread::scope(|scope| {
@@ -98,9 +97,14 @@ pub fn connect(client: &Ns, address: IpAddr) -> Result<TcpStream, String> {
 
 /// Listens for [`connect`].
 pub fn listen(server: &Ns, like: IpAddr) -> TcpListener {
-    server
-        .enter(|| TcpListener::bind((any(like), PORT)))
-        .expect("listen")
+    // A program that another test starts has our sockets, too, between fork and exec.
+    let mut bound = None;
+    let free = eventually(PATIENCE, || {
+        bound = server.enter(|| TcpListener::bind((any(like), PORT)).ok());
+        bound.is_some()
+    });
+    assert!(free, "port {PORT} is free");
+    bound.expect("bound")
 }
 
 /// Waits for a connection, unless the one who was to make it has given up.

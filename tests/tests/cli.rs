@@ -224,7 +224,6 @@ fn what_only_we_can_refuse_is_refused_in_one_line() {
         ("link add link lo name v0 type ipvlan", 2, "lo"),
         ("link add name v0 type ipvlan", 2, "link"),
         ("link add link eth0 name v0 type ipvlan mode l4", 1, "mode"),
-        ("link add link eth0 name v0 type ipvlan mode l3s", 1, "l3s"),
         (
             "link add link eth0 name v0 type ipvlan mode",
             255,

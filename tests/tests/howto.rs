@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipvlan_tests::traffic::{self, Ear};
-use ipvlan_tests::{Backend, Mode, Net, Ns, PATIENCE, eventually};
+use ipvlan_tests::{Mode, Net, Ns, PATIENCE, eventually};
 
 const MEGABYTES: usize = 4 << 20;
 
@@ -22,11 +22,7 @@ fn typed(mode: Mode) -> (Net, [Ns; 2]) {
     // (b)
     for name in ["ipvl0", "ipvl1"] {
         let line = format!("link add link eth0 {name} type ipvlan mode {mode}");
-        if Backend::is_ours() {
-            net.ipvlan(&line).expect_quiet();
-        } else {
-            net.host.try_sh(&format!("ip {line}")).expect_quiet();
-        }
+        net.ip(&net.host, &line).expect_quiet();
     }
     for (number, ns) in namespaces.iter().enumerate() {
         // (c)
@@ -126,6 +122,11 @@ fn the_howto_works_in_l3() {
     everybody_reaches_everybody(Mode::L3);
 }
 
+#[test]
+fn the_howto_works_in_l3s() {
+    everybody_reaches_everybody(Mode::L3s);
+}
+
 fn iperf(mode: Mode) {
     let net = Net::new(mode).devices(2).build();
     let [a, b] = [&net.devices[0], &net.devices[1]];
@@ -165,6 +166,11 @@ fn iperf3_runs_in_l2() {
 #[test]
 fn iperf3_runs_in_l3() {
     iperf(Mode::L3);
+}
+
+#[test]
+fn iperf3_runs_in_l3s() {
+    iperf(Mode::L3s);
 }
 
 /// Says something from `from` to `to` and tells which of the others heard it.
@@ -281,7 +287,16 @@ fn broadcast_is_heard_once() {
 
 #[test]
 fn there_is_no_broadcast_and_no_multicast_in_l3() {
-    let net = Net::new(Mode::L3).devices(2).build();
+    there_is_no_broadcast_and_no_multicast(Mode::L3);
+}
+
+#[test]
+fn there_is_no_broadcast_and_no_multicast_in_l3s() {
+    there_is_no_broadcast_and_no_multicast(Mode::L3s);
+}
+
+fn there_is_no_broadcast_and_no_multicast(mode: Mode) {
+    let net = Net::new(mode).devices(2).build();
     multicast_routes(&net);
     let [a, b] = [&net.devices[0], &net.devices[1]];
     for group in [
@@ -301,7 +316,7 @@ fn there_is_no_broadcast_and_no_multicast_in_l3() {
             assert_eq!(
                 heard(from, to, &others, &word),
                 [false, false],
-                "{word} is heard by nobody"
+                "{mode}: {word} is heard by nobody"
             );
         }
         let word = format!("{group} from the LAN");
@@ -313,14 +328,23 @@ fn there_is_no_broadcast_and_no_multicast_in_l3() {
                 &word
             ),
             [false, false],
-            "{word} is heard by no device in l3"
+            "{mode}: {word} is heard by no device"
         );
     }
 }
 
 #[test]
 fn devices_in_l3_need_no_neighbours() {
-    let net = Net::new(Mode::L3).devices(2).build();
+    devices_need_no_neighbours(Mode::L3);
+}
+
+#[test]
+fn devices_in_l3s_need_no_neighbours() {
+    devices_need_no_neighbours(Mode::L3s);
+}
+
+fn devices_need_no_neighbours(mode: Mode) {
+    let net = Net::new(mode).devices(2).build();
     let [a, b] = [&net.devices[0], &net.devices[1]];
     for address in ["10.1.0.254", "fd00::254"]
         .into_iter()
@@ -336,10 +360,13 @@ fn devices_in_l3_need_no_neighbours() {
             .collect();
         assert!(
             foreign.is_empty(),
-            "a device in l3 has no neighbours: {foreign:?}"
+            "a device in {mode} has no neighbours: {foreign:?}"
         );
         let link = dev.ns.read(&format!("ip link show {}", dev.name));
-        assert!(link.contains("NOARP"), "a device in l3 shows NOARP: {link}");
+        assert!(
+            link.contains("NOARP"),
+            "a device in {mode} shows NOARP: {link}"
+        );
     }
     let l2 = Net::new(Mode::L2).devices(1).build();
     let link = l2.dev(0).ns.read("ip link show ipvl0");
@@ -347,46 +374,58 @@ fn devices_in_l3_need_no_neighbours() {
 }
 
 #[test]
-fn what_is_behind_the_router_is_reached() {
-    for mode in [Mode::L2, Mode::L3] {
-        let net = Net::new(mode).devices(2).build();
-        let far = net.namespace("far");
-        net.lan.batch(&format!(
-            "link add far0 type veth peer name net0 netns {}\n\
+fn what_is_behind_the_router_is_reached_in_l2() {
+    what_is_behind_the_router_is_reached(Mode::L2);
+}
+
+#[test]
+fn what_is_behind_the_router_is_reached_in_l3() {
+    what_is_behind_the_router_is_reached(Mode::L3);
+}
+
+#[test]
+fn what_is_behind_the_router_is_reached_in_l3s() {
+    what_is_behind_the_router_is_reached(Mode::L3s);
+}
+
+fn what_is_behind_the_router_is_reached(mode: Mode) {
+    let net = Net::new(mode).devices(2).build();
+    let far = net.namespace("far");
+    net.lan.batch(&format!(
+        "link add far0 type veth peer name net0 netns {}\n\
              link set far0 up\n\
              addr add 10.9.0.1/24 dev far0\n\
              addr add fd09::1/64 dev far0 nodad\n",
-            far.name()
-        ));
-        far.batch(
-            "link set net0 up\n\
+        far.name()
+    ));
+    far.batch(
+        "link set net0 up\n\
              addr add 10.9.0.2/24 dev net0\n\
              addr add fd09::2/64 dev net0 nodad\n\
              route add default via 10.9.0.1\n\
              route add ::/0 via fd09::1\n",
-        );
-        net.lan.sysctl("net/ipv4/ip_forward", "1");
-        net.lan.sysctl("net/ipv6/conf/all/forwarding", "1");
-        // The host's own way there; in l3 it is the devices' too.
-        net.host
-            .batch("route add default via 10.1.0.254\nroute add ::/0 via fd00::254\n");
-        for dev in &net.devices {
-            for address in ["10.9.0.2", "fd09::2"] {
-                assert!(
-                    dev.ns.reaches(address),
-                    "{mode}: {} reaches {address}",
-                    dev.name
-                );
-            }
-            for address in dev.addresses() {
-                assert!(
-                    far.reaches(&address),
-                    "{mode}: the far side reaches {address}"
-                );
-                let address = address.parse().expect("an address");
-                let tcp = traffic::tcp(&dev.ns, address, &far, MEGABYTES);
-                assert!(tcp.is_ok(), "{mode}: TCP from behind the router: {tcp:?}");
-            }
+    );
+    net.lan.sysctl("net/ipv4/ip_forward", "1");
+    net.lan.sysctl("net/ipv6/conf/all/forwarding", "1");
+    // The host's own way there; in l3 it is the devices' too.
+    net.host
+        .batch("route add default via 10.1.0.254\nroute add ::/0 via fd00::254\n");
+    for dev in &net.devices {
+        for address in ["10.9.0.2", "fd09::2"] {
+            assert!(
+                dev.ns.reaches(address),
+                "{mode}: {} reaches {address}",
+                dev.name
+            );
+        }
+        for address in dev.addresses() {
+            assert!(
+                far.reaches(&address),
+                "{mode}: the far side reaches {address}"
+            );
+            let address = address.parse().expect("an address");
+            let tcp = traffic::tcp(&dev.ns, address, &far, MEGABYTES);
+            assert!(tcp.is_ok(), "{mode}: TCP from behind the router: {tcp:?}");
         }
     }
 }

@@ -1,0 +1,810 @@
+//! What happens to the parent happens to its devices.
+
+#![expect(
+    clippy::expect_used,
+    reason = "clippy knows a test by its attribute, not the functions beside it"
+)]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use ipvlan_netlink::{Event, LinkChange, Monitor, Netlink};
+use ipvlan_tests::packet::{Mac, ethertype, mac_text, next};
+use ipvlan_tests::process::kill_hard;
+use ipvlan_tests::{
+    Backend, Mode, Net, Ns, PATIENCE, Seen, Sniffer, differs, eventually, kernel_is_since, traffic,
+};
+
+const MODES: [Mode; 2] = [Mode::L2, Mode::L3];
+
+/// Waits until all devices have a carrier, or none has.
+#[track_caller]
+fn carrier_becomes(net: &Net, wanted: bool, why: &str) {
+    for dev in &net.devices {
+        let has = || dev.ns.link(&dev.name).has_carrier() == wanted;
+        assert!(
+            eventually(PATIENCE, has),
+            "{}: {}: {why}",
+            net.mode,
+            dev.name
+        );
+    }
+}
+
+/// All that worked at the start works.
+#[track_caller]
+fn all_works(net: &Net, why: &str) {
+    for dev in &net.devices {
+        for address in dev.addresses() {
+            assert!(
+                net.lan.reaches(&address),
+                "{}: the LAN reaches {address} {why}",
+                net.mode
+            );
+        }
+        assert!(
+            dev.ns.reaches("10.1.0.254"),
+            "{}: {} reaches the LAN {why}",
+            net.mode,
+            dev.name
+        );
+    }
+    let [first, last] = [&net.devices[0], &net.devices[net.devices.len() - 1]];
+    for address in last.addresses() {
+        assert!(first.ns.reaches(&address), "{}: siblings {why}", net.mode);
+    }
+}
+
+/// What the stack gave a device, and what somebody else did.
+fn addresses6(ns: &Ns, name: &str) -> Vec<String> {
+    let text = ns.read(&format!("ip -6 -o addr show dev {name}"));
+    let mut all: Vec<String> = text
+        .split_whitespace()
+        .skip_while(|word| *word != "inet6")
+        .filter(|word| word.contains("::"))
+        .map(str::to_owned)
+        .collect();
+    all.sort();
+    all
+}
+
+/// Routes that a carrier that comes and goes may take away.
+fn routes(ns: &Ns) -> Vec<String> {
+    let text = ns.read("ip route show") + &ns.read("ip -6 route show");
+    let mut all: Vec<String> = text
+        .lines()
+        .filter(|line| !line.contains("fe80"))
+        .map(|line| line.replace(" linkdown", "").trim().to_owned())
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn devices_have_carrier_while_the_parent_has() {
+    for mode in MODES {
+        let net = Net::new(mode).devices(2).build();
+        let kept: Vec<_> = net
+            .devices
+            .iter()
+            .map(|dev| addresses6(&dev.ns, &dev.name))
+            .collect();
+        let before: Vec<_> = net.devices.iter().map(|dev| routes(&dev.ns)).collect();
+        for (down, up, ns) in [
+            ("ip link set eth0 down", "ip link set eth0 up", &net.host),
+            ("ip link set lan0 down", "ip link set lan0 up", &net.lan),
+        ] {
+            ns.sh(down);
+            carrier_becomes(&net, false, down);
+            for dev in &net.devices {
+                let link = dev.ns.link(&dev.name);
+                assert!(link.is_up(), "{mode}: {} stays up without it", dev.name);
+            }
+            let sibling = net.dev(1).v4.to_string();
+            assert!(
+                !net.dev(0).ns.answers(&sibling),
+                "{mode}: no siblings after {down}"
+            );
+            ns.sh(up);
+            carrier_becomes(&net, true, up);
+            // An interface that went down has lost its IPv6 addresses, and the routes over it.
+            if ns.name() == net.host.name() {
+                net.host.batch("addr replace fd00::1/64 dev eth0 nodad\n");
+            } else {
+                let back = [
+                    "ip -6 addr replace fd00::254/64 dev lan0 nodad",
+                    "ip route replace 10.2.0.0/16 via 10.1.0.1",
+                    "ip -6 route replace fd02::/16 via fd00::1",
+                ];
+                for line in back {
+                    net.lan.sh(line);
+                }
+            }
+            all_works(&net, &format!("after {up}"));
+        }
+        let after: Vec<_> = net
+            .devices
+            .iter()
+            .map(|dev| addresses6(&dev.ns, &dev.name))
+            .collect();
+        assert_eq!(after, kept, "{mode}: they keep their addresses");
+        let after: Vec<_> = net.devices.iter().map(|dev| routes(&dev.ns)).collect();
+        assert_eq!(after, before, "{mode}: and their routes");
+    }
+}
+
+/// Whether something was said of this link in its own namespace.
+fn was_told(monitor: &mut Monitor, index: u32) -> bool {
+    let events = monitor.drain().expect("netlink");
+    events.iter().any(|event| {
+        matches!(event, Event::Link { ns: None, index: found, removed: false, .. } if *found == index)
+    })
+}
+
+#[test]
+fn devices_take_the_parent_s_new_mac_address() {
+    for mode in MODES {
+        let net = Net::new(mode).devices(2).build();
+        let before: Vec<_> = net
+            .devices
+            .iter()
+            .map(|dev| addresses6(&dev.ns, &dev.name))
+            .collect();
+        let mut monitors: Vec<Monitor> = net
+            .devices
+            .iter()
+            .map(|dev| dev.ns.enter(Monitor::open).expect("a monitor"))
+            .collect();
+        for new in [[2, 0, 0, 0, 0x12, 0x34], [2, 0, 0, 0, 0x12, 0x35]] {
+            for (dev, monitor) in net.devices.iter().zip(&mut monitors) {
+                let _: bool = was_told(monitor, dev.ns.index(&dev.name));
+            }
+            net.host
+                .sh(&format!("ip link set eth0 address {}", mac_text(new)));
+            for (dev, monitor) in net.devices.iter().zip(&mut monitors) {
+                let has = || dev.ns.mac(&dev.name) == new;
+                assert!(eventually(PATIENCE, has), "{mode}: {} has it", dev.name);
+                let index = dev.ns.index(&dev.name);
+                let told = eventually(PATIENCE, || was_told(monitor, index));
+                assert!(told, "{mode}: {}'s namespace is told", dev.name);
+            }
+            net.lan.sh("ip neigh flush all");
+            all_works(&net, "by the new address");
+        }
+        let after: Vec<_> = net
+            .devices
+            .iter()
+            .map(|dev| addresses6(&dev.ns, &dev.name))
+            .collect();
+        assert_eq!(after, before, "{mode}: IPv6 addresses stay");
+    }
+}
+
+#[test]
+fn devices_take_the_parent_s_mtu_up_and_down() {
+    let net = Net::new(Mode::L2).mtu(1500).devices(3).build();
+    // Whatever they were given.
+    net.dev(1).ns.sh("ip link set ipvl1 mtu 1400");
+    net.dev(2).ns.sh("ip link set ipvl2 mtu 9000");
+    let mtu6 = |ns: &Ns, name: &str| -> u32 {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/mtu");
+        let text = ns.enter(|| std::fs::read_to_string(&path)).expect("IPv6");
+        text.trim().parse().expect("a number")
+    };
+    let first = net.dev(0);
+    assert_eq!(mtu6(&first.ns, "ipvl0"), 1500);
+    let mut monitor = first.ns.enter(Monitor::open).expect("a monitor");
+    for mtu in [1300, 1500, 2000, 1500] {
+        let _: bool = was_told(&mut monitor, first.ns.index("ipvl0"));
+        net.host.sh(&format!("ip link set eth0 mtu {mtu}"));
+        net.lan.sh(&format!("ip link set lan0 mtu {mtu}"));
+        for dev in &net.devices {
+            let follows = || dev.ns.link(&dev.name).mtu == mtu;
+            assert!(eventually(PATIENCE, follows), "{} takes {mtu}", dev.name);
+        }
+        // The driver changes it without a word to anybody, IPv6 included.
+        let index = first.ns.index("ipvl0");
+        let told = eventually(Duration::from_millis(500), || was_told(&mut monitor, index));
+        assert_eq!(
+            told,
+            differs("parent-events", true, false),
+            "an event for {mtu}"
+        );
+        let seen = mtu6(&first.ns, "ipvl0");
+        assert_eq!(
+            seen,
+            differs("parent-events", mtu, 1500),
+            "IPv6's own at {mtu}"
+        );
+        let size = mtu - 28;
+        let ping = format!("ping -n -q -c 2 -i 0.1 -W 2 -M do -s {size} 10.1.0.254");
+        let done = first.ns.try_sh(&ping);
+        assert!(done.ok(), "{size} bytes fit: {done:?}");
+        let ping = format!("ping -n -q -c 1 -W 2 -M do -s {} 10.1.0.254", size + 1);
+        let done = first.ns.try_sh(&ping);
+        assert!(!done.ok(), "and no more: {done:?}");
+    }
+}
+
+#[test]
+fn a_parent_by_another_name_is_the_same_parent() {
+    for mode in MODES {
+        let net = Net::new(mode).devices(2).build();
+        // A veth may be renamed while it is up since Linux 6.2.
+        net.host.sh("ip link set eth0 down");
+        net.host.sh("ip link set eth0 name wan0");
+        net.host.sh("ip link set wan0 up");
+        carrier_becomes(&net, true, "by another name");
+        net.host.batch("addr replace fd00::1/64 dev wan0 nodad\n");
+        all_works(&net, "by another name");
+        let more = net.namespace("more");
+        let words = format!(
+            "link add link wan0 name more0 netns {} type ipvlan mode {mode}",
+            more.name()
+        );
+        net.ip(&net.host, &words).expect_quiet();
+        let (v4, _) = ipvlan_tests::device::addresses(mode, 2);
+        more.batch(&format!(
+            "link set more0 up\naddr add {v4}/24 dev more0\nroute add default dev more0\n"
+        ));
+        assert!(
+            net.dev(0).ns.reaches(&v4.to_string()),
+            "{mode}: one that is made by the new name is a sibling"
+        );
+    }
+}
+
+#[test]
+fn devices_go_when_their_parent_is_deleted() {
+    for (mode, from) in [(Mode::L2, "host"), (Mode::L3, "lan")] {
+        let mut net = Net::new(mode).devices(2).build();
+        // Of a pair, either end may be deleted.
+        match from {
+            "host" => net.host.sh("ip link del eth0"),
+            _ => net.lan.sh("ip link del lan0"),
+        }
+        for dev in &net.devices {
+            let gone = || dev.ns.find_link(&dev.name).is_none();
+            assert!(
+                eventually(PATIENCE, gone),
+                "{mode}: {} goes with it",
+                dev.name
+            );
+        }
+        net.devices.clear();
+        if Backend::is_ours() {
+            net.assert_clean();
+        }
+        // Another one of the same name is another one.
+        net.host.batch(&format!(
+            "link add eth0 type veth peer name lan0 netns {}\nlink set eth0 up\n",
+            net.lan.name()
+        ));
+        net.lan
+            .batch("link set lan0 up\naddr add 10.1.0.254/24 dev lan0\n");
+        let words = "link add link eth0 name again type ipvlan mode l2";
+        net.ip(&net.host, words).expect_quiet();
+        net.host
+            .batch("link set again up\naddr add 10.1.0.30/24 dev again\n");
+        assert!(
+            net.host.reaches("10.1.0.254"),
+            "{mode}: a new parent of the old name"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_lost_for_good_while_the_parent_changes_under_load() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    let address = net.dev(0).v4.into();
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| traffic::tcp(&net.dev(0).ns, address, &net.lan, 8 << 20));
+        for round in 0..4u8 {
+            let mac = mac_text([2, 0, 0, 0, 0x77, round]);
+            net.host.sh(&format!("ip link set eth0 address {mac}"));
+            net.lan
+                .sh(&format!("ip neigh replace 10.1.0.10 lladdr {mac} dev lan0"));
+            let mtu = 1300 + 100 * u32::from(round);
+            net.host.sh(&format!("ip link set eth0 mtu {mtu}"));
+            // Of a veth, and so of both implementations.
+            let _: ipvlan_tests::Done = net.host.try_sh("ethtool -K eth0 tso off gro on");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _: ipvlan_tests::Done = net.host.try_sh("ethtool -K eth0 tso on");
+        net.host.sh("ip link set eth0 mtu 1500");
+        let done = load.join().expect("the load");
+        assert!(done.is_ok(), "a connection lives through it: {done:?}");
+    });
+    net.lan.sh("ip neigh flush all");
+    all_works(&net, "after all of it");
+}
+
+/// The parent is in `ns` now, and configured as it was on the host.
+fn settle(net: &Net, ns: &Ns) {
+    ns.hurry("eth0");
+    if net.mode == Mode::L3s && Backend::is_ours() && !kernel_is_since(6, 17) {
+        // As the fixture does on the host, and for the same row: l3s-forwarding.
+        ns.sysctl("net/ipv6/conf/all/forwarding", "1");
+    }
+    ns.batch(
+        "link set eth0 up\n\
+         addr add 10.1.0.1/24 dev eth0\n\
+         addr add fd00::1/64 dev eth0 nodad\n",
+    );
+    carrier_becomes(net, true, "after the parent has moved");
+}
+
+#[test]
+fn a_parent_may_go_to_another_namespace_and_come_back() {
+    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+        let net = Net::new(mode).devices(2).build();
+        let away = net.namespace("away");
+        // So that the indexes of parent and host ends are taken where they go.
+        for number in 0..3 {
+            away.sh(&format!(
+                "ip link add a{number} type veth peer name b{number}"
+            ));
+        }
+        let kept: Vec<_> = net
+            .devices
+            .iter()
+            .map(|dev| (addresses6(&dev.ns, &dev.name), routes(&dev.ns)))
+            .collect();
+        let agents = net.agents().len();
+        net.host
+            .sh(&format!("ip link set eth0 netns {}", away.name()));
+        carrier_becomes(&net, false, "a parent that moves is down");
+        settle(&net, &away);
+        all_works(&net, "through a parent in another namespace");
+        let after: Vec<_> = net
+            .devices
+            .iter()
+            .map(|dev| (addresses6(&dev.ns, &dev.name), routes(&dev.ns)))
+            .collect();
+        assert_eq!(after, kept, "{mode}: they keep addresses and routes");
+        // They are followed, there.
+        let (more4, _) = ipvlan_tests::device::addresses(mode, 40);
+        net.dev(0)
+            .ns
+            .sh(&format!("ip addr add {more4}/24 dev ipvl0"));
+        assert!(
+            net.lan.reaches(&more4.to_string()),
+            "{mode}: a new address is owned"
+        );
+        let third = net.namespace("third");
+        let words = format!(
+            "link add link eth0 name ipvl2 netns {} type ipvlan mode {mode}",
+            third.name()
+        );
+        net.ip(&away, &words).expect_quiet();
+        let (v4, _) = ipvlan_tests::device::addresses(mode, 2);
+        third.batch(&format!(
+            "link set ipvl2 up\naddr add {v4}/24 dev ipvl2\nroute add default dev ipvl2\n"
+        ));
+        assert!(
+            net.dev(0).ns.reaches(&v4.to_string()),
+            "{mode}: a new one is a sibling"
+        );
+        let done = net.ip(&third, "link del ipvl2");
+        assert!(done.ok(), "{mode}: {done:?}");
+        if Backend::is_ours() {
+            // Nothing stays where it was.
+            let left: Vec<String> = net.host.links();
+            assert_eq!(left, ["lo"], "{mode}: links on the host");
+            let gone = || !net.state().exists() && net.agents().len() == agents;
+            assert!(
+                eventually(PATIENCE, gone),
+                "{mode}: state and agent move, too"
+            );
+            let rules = net.host.read("ip rule") + &net.host.read("ip -6 rule");
+            assert!(
+                !rules.contains("eth0"),
+                "{mode}: rules on the host: {rules}"
+            );
+        }
+        away.sh(&format!("ip link set eth0 netns {}", net.host.name()));
+        carrier_becomes(&net, false, "a parent that moves is down");
+        settle(&net, &net.host);
+        all_works(&net, "through a parent that came back");
+        assert!(
+            net.lan.reaches(&more4.to_string()),
+            "{mode}: all addresses are owned"
+        );
+    }
+}
+
+#[test]
+fn a_parent_may_go_where_its_device_is_and_leave_the_one_that_stayed() {
+    let mut net = Net::new(Mode::L2).devices(1).build();
+    // One more, that stays with the parent.
+    net.ip(
+        &net.host,
+        "link add link eth0 name local type ipvlan mode l2",
+    )
+    .expect_quiet();
+    net.host
+        .batch("link set local up\naddr add 10.1.0.50/32 dev local\n");
+    let _: u16 = net.add();
+    net.dev(1).configure();
+    let home = &net.dev(0).ns;
+    net.host
+        .sh(&format!("ip link set eth0 netns {}", home.name()));
+    home.batch("link set eth0 up\n");
+    carrier_becomes(&net, true, "where a device is");
+    net.host
+        .batch("route add 10.1.0.0/24 dev local src 10.1.0.50\n");
+    assert!(net.lan.reaches("10.1.0.11"), "a device elsewhere");
+    assert!(
+        net.lan.reaches("10.1.0.50"),
+        "the device that the parent left behind"
+    );
+    assert!(net.host.reaches("10.1.0.254"), "and it reaches");
+    // The parent has no address here; the device that is now beside it answers for its own.
+    assert!(
+        home.reaches("10.1.0.254"),
+        "the device beside the parent reaches"
+    );
+    net.lan.sh(&format!(
+        "ip neigh replace 10.1.0.10 lladdr {} dev lan0",
+        mac_text(home.mac("eth0"))
+    ));
+    assert!(net.lan.reaches("10.1.0.10"), "and is reached");
+}
+
+#[test]
+fn a_parent_that_wanders_on_is_followed() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    let places = [
+        net.namespace("p0"),
+        net.namespace("p1"),
+        net.namespace("p2"),
+    ];
+    let way: Vec<&Ns> = (0..4).flat_map(|_| places.iter()).collect();
+    let mut from = &net.host;
+    // Faster than anybody can follow.
+    for to in way {
+        from.sh(&format!("ip link set eth0 netns {}", to.name()));
+        from = to;
+    }
+    settle(&net, from);
+    all_works(&net, "at the end of the way");
+    from.sh("ip link del eth0");
+    for dev in &net.devices {
+        let gone = || dev.ns.find_link(&dev.name).is_none();
+        assert!(eventually(PATIENCE, gone), "{} goes with it", dev.name);
+    }
+    if Backend::is_ours() {
+        assert!(
+            eventually(PATIENCE, || net.agents().is_empty()),
+            "no agent stays"
+        );
+        for ns in places.iter().chain([&net.host]) {
+            let left: Vec<String> = ns.links();
+            assert_eq!(left, ["lo"], "links in {}", ns.name());
+        }
+    }
+}
+
+/// Whether this announces `address` at `mac` to everybody: an ARP announcement, an unsolicited
+/// neighbour advertisement.
+fn announces(seen: &Seen, mac: Mac, address: IpAddr) -> bool {
+    let at = |place: usize, bytes: &[u8]| seen.bytes.get(place..place + bytes.len()) == Some(bytes);
+    let is_from = seen.source() == mac && !seen.outgoing;
+    is_from
+        && match address {
+            IpAddr::V4(address) => {
+                seen.ethertype() == ethertype::ARP
+                    && at(22, &mac)
+                    && at(28, &address.octets())
+                    && at(38, &address.octets())
+            }
+            IpAddr::V6(address) => {
+                seen.ethertype() == ethertype::IPV6
+                    // ICMPv6, a neighbour advertisement, not asked for, that overrides.
+                    && at(20, &[next::ICMPV6, 255])
+                    && at(54, &[136, 0])
+                    && at(58, &[0x20])
+                    && at(62, &address.octets())
+                    && at(78, &[2, 1])
+                    && at(80, &mac)
+            }
+        }
+}
+
+/// Those of the devices' addresses that are announced in time.
+fn announced(net: &Net, wire: &Sniffer, mac: Mac, patience: Duration) -> BTreeSet<IpAddr> {
+    let wanted: BTreeSet<IpAddr> = net
+        .devices
+        .iter()
+        .flat_map(|dev| [IpAddr::V4(dev.v4), IpAddr::V6(dev.v6)])
+        .collect();
+    let mut found = BTreeSet::new();
+    let _: Option<Seen> = wire.find(patience, |seen| {
+        let said = wanted
+            .iter()
+            .filter(|address| announces(seen, mac, **address));
+        found.extend(said.copied());
+        found == wanted
+    });
+    found
+}
+
+#[test]
+fn neighbours_are_told_of_a_new_mac_address() {
+    for mode in MODES {
+        let net = Net::new(mode).devices(2).build();
+        let wire = Sniffer::on(&net.lan, "lan0");
+        let new = [2, 0, 0, 0, 0x55, 1];
+        net.host
+            .sh(&format!("ip link set eth0 address {}", mac_text(new)));
+        for dev in &net.devices {
+            let has = || dev.ns.mac(&dev.name) == new;
+            assert!(eventually(PATIENCE, has), "{mode}: {} has it", dev.name);
+        }
+        let tells = mode == Mode::L2 && differs("announce", true, false);
+        let patience = if tells {
+            PATIENCE
+        } else {
+            Duration::from_millis(400)
+        };
+        let said = announced(&net, &wire, new, patience);
+        let wanted = if tells { 4 } else { 0 };
+        assert_eq!(said.len(), wanted, "{mode}: announced: {said:?}");
+        if tells {
+            // Nobody has to forget anything.
+            for dev in &net.devices {
+                for address in dev.addresses() {
+                    assert!(net.lan.answers(&address), "{mode}: {address} is known anew");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_router_s_device_says_that_it_is_one() {
+    if !differs("announce", true, false) {
+        // The driver announces nothing here; see the test before this one.
+        return;
+    }
+    let net = Net::new(Mode::L2).devices(1).build();
+    let wire = Sniffer::on(&net.lan, "lan0");
+    net.dev(0).ns.sysctl("net/ipv6/conf/ipvl0/forwarding", "1");
+    // Something that makes the agent look.
+    net.dev(0).ns.sh("ip addr add 10.1.0.77/24 dev ipvl0");
+    assert!(net.lan.reaches("10.1.0.77"), "it is followed");
+    let new = [2, 0, 0, 0, 0x55, 2];
+    net.host
+        .sh(&format!("ip link set eth0 address {}", mac_text(new)));
+    let is_router = |seen: &Seen| {
+        seen.source() == new
+            && seen.bytes.get(54..56) == Some(&[136, 0])
+            && seen.bytes.get(58) == Some(&0xa0)
+    };
+    assert!(
+        wire.find(PATIENCE, is_router).is_some(),
+        "or its neighbours would take it off their list of routers"
+    );
+}
+
+#[test]
+fn devices_announce_themselves_after_a_fail_over() {
+    let mut net = Net::new(Mode::L2).build();
+    let done = net
+        .host
+        .try_sh("ip link add bond0 type bond mode active-backup miimon 20");
+    if !done.ok() {
+        assert!(done.stderr.contains("Unknown device type"), "{done:?}");
+        eprintln!("this kernel has no bond: not tested here, but with `cargo xtask vm`");
+        return;
+    }
+    // Two wires to one switch.
+    net.host.batch(&format!(
+        "addr flush dev eth0\n\
+         link set eth0 down\n\
+         link add eth1 type veth peer name lan1 netns {}\n\
+         link set eth0 master bond0\n\
+         link set eth1 master bond0\n\
+         link set bond0 up\n",
+        net.lan.name()
+    ));
+    net.lan.batch(
+        "addr flush dev lan0\n\
+         link add br0 type bridge\n\
+         link set lan0 master br0\n\
+         link set lan1 master br0\n\
+         link set lan1 up\n\
+         link set br0 up\n\
+         addr add 10.1.0.254/24 dev br0\n\
+         addr add fd00::254/64 dev br0 nodad\n",
+    );
+    for _ in 0..2 {
+        let number = net.add_on("bond0");
+        net.dev(number).configure();
+    }
+    for dev in &net.devices {
+        for address in dev.addresses() {
+            assert!(
+                net.lan.reaches(&address),
+                "{address} through the first wire"
+            );
+        }
+    }
+    let mac = net.host.mac("bond0");
+    for (from, to) in [("lan0", "lan1"), ("lan1", "lan0")] {
+        let wire = Sniffer::on(&net.lan, to);
+        net.lan.sh(&format!("ip link set {from} down"));
+        let tells = Backend::is_ours() || kernel_is_since(6, 14);
+        let patience = if tells {
+            PATIENCE
+        } else {
+            Duration::from_millis(500)
+        };
+        let said = announced(&net, &wire, mac, patience);
+        let wanted = if tells { 4 } else { 0 };
+        assert_eq!(said.len(), wanted, "announced on {to}: {said:?}");
+        for dev in &net.devices {
+            for address in dev.addresses() {
+                assert!(net.lan.reaches(&address), "{address} through {to}");
+            }
+        }
+        net.lan.sh(&format!("ip link set {from} up"));
+        let active = || net.lan.link(from).has_carrier();
+        assert!(eventually(PATIENCE, active), "{from} is back");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_parent_that_goes_where_nobody_can_follow_may_come_back() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    // A namespace without a name, a mount or a process: nothing but this descriptor holds it.
+    let mut nowhere = net.namespace("nowhere");
+    let handle = nowhere.handle().try_clone().expect("a descriptor");
+    nowhere.kill();
+    let index = net.host.index("eth0");
+    net.host.enter(|| {
+        let mut nl = Netlink::open().expect("netlink");
+        nl.move_link(index, handle.as_fd(), None).expect("moved");
+    });
+    carrier_becomes(&net, false, "a parent that moves is down");
+    let there = || {
+        let mut nl = Netlink::open().expect("netlink");
+        let link = nl.link_by_name("eth0").expect("netlink").expect("eth0");
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        nl.set_link(link.index, &up).expect("up");
+        link.index
+    };
+    let index = handle.enter(there).expect("root may enter");
+    std::thread::sleep(Duration::from_millis(300));
+    let has = net.dev(0).ns.link("ipvl0").has_carrier();
+    assert_eq!(
+        has,
+        differs("parent-moves", false, true),
+        "where nobody finds it"
+    );
+    // Another parent with devices is not concerned, whatever is called meanwhile.
+    net.host
+        .batch("link add eth7 type veth peer name wire7\nlink set eth7 up\nlink set wire7 up\n");
+    net.ip(
+        &net.host,
+        "link add link eth7 name other0 type ipvlan mode l3",
+    )
+    .expect_quiet();
+    let done = net.ip(&net.host, "link del other0");
+    assert!(done.ok(), "{done:?}");
+    for dev in &net.devices {
+        assert!(dev.ns.find_link(&dev.name).is_some(), "{} waits", dev.name);
+    }
+    let back = || {
+        let mut nl = Netlink::open().expect("netlink");
+        nl.move_link(index, net.host.handle().as_fd(), None)
+            .expect("moved");
+    };
+    handle.enter(back).expect("root may enter");
+    settle(&net, &net.host);
+    all_works(&net, "when it is back");
+}
+
+#[test]
+fn whoever_is_killed_over_a_move_leaves_it_to_the_next_call() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    let away = net.namespace("away");
+    away.sh("ip link add a0 type veth peer name b0");
+    let (mut from, mut to) = (&net.host, &away);
+    for micros in [0, 300, 1_000, 2_000, 4_000, 9_000, 20_000, 60_000] {
+        from.sh(&format!("ip link set eth0 netns {}", to.name()));
+        std::thread::sleep(Duration::from_micros(micros));
+        for agent in net.agents() {
+            kill_hard(agent);
+        }
+        // A call on either side does.
+        let words = "link add link eth0 name more type ipvlan mode l2";
+        net.ip(to, words).expect_quiet();
+        let done = net.ip(to, "link del more");
+        assert!(done.ok(), "killed after {micros} µs: {done:?}");
+        settle(&net, to);
+        all_works(&net, &format!("after a kill at {micros} µs"));
+        if Backend::is_ours() {
+            let left: Vec<String> = from
+                .links()
+                .into_iter()
+                .filter(|name| name.starts_with("ipv"))
+                .collect();
+            assert!(left.is_empty(), "killed after {micros} µs: {left:?} stayed");
+        }
+        (from, to) = (to, from);
+    }
+}
+
+#[test]
+fn a_namespace_that_dies_with_a_parent_in_it_takes_all_with_it() {
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    let mut away = net.namespace("away");
+    net.host
+        .sh(&format!("ip link set eth0 netns {}", away.name()));
+    settle(&net, &away);
+    all_works(&net, "before it dies");
+    away.kill();
+    for dev in &net.devices {
+        let gone = || dev.ns.find_link(&dev.name).is_none();
+        assert!(
+            eventually(PATIENCE, gone),
+            "{} goes with its parent",
+            dev.name
+        );
+    }
+    net.devices.clear();
+    if Backend::is_ours() {
+        net.assert_clean();
+    }
+}
+
+#[test]
+fn thousands_of_addresses_are_announced_and_nobody_waits_for_it() {
+    let net = Net::new(Mode::L2).devices(2).build();
+    let many: Vec<Ipv4Addr> = (0..1500u16)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            Ipv4Addr::new(10, 77, high, low)
+        })
+        .collect();
+    let lines: String = many
+        .iter()
+        .map(|address| format!("addr add {address}/32 dev ipvl0\n"))
+        .collect();
+    net.dev(0).ns.batch(&lines);
+    net.lan.sh("ip route add 10.77.0.0/16 dev lan0");
+    assert!(net.lan.reaches("10.77.5.1"), "they are owned");
+    let wire = Sniffer::on(&net.lan, "lan0");
+    let new = [2, 0, 0, 0, 0x55, 3];
+    net.host
+        .sh(&format!("ip link set eth0 address {}", mac_text(new)));
+    net.dev(1).ns.sh("ip addr add 10.1.0.88/24 dev ipvl1");
+    assert!(
+        net.lan.reaches("10.1.0.88"),
+        "another device is followed meanwhile"
+    );
+    let (patience, wanted) = match differs("announce", true, false) {
+        true => (PATIENCE, many.len()),
+        false => (Duration::from_millis(400), 0),
+    };
+    let mut said = BTreeSet::new();
+    let _: Option<Seen> = wire.find(patience, |seen| {
+        let address = seen
+            .bytes
+            .get(28..32)
+            .and_then(|four| <[u8; 4]>::try_from(four).ok());
+        let address = Ipv4Addr::from(address.unwrap_or_default());
+        if address.octets()[1] == 77 && announces(seen, new, address.into()) {
+            let _: bool = said.insert(address);
+        }
+        said.len() == many.len()
+    });
+    assert_eq!(said.len(), wanted, "addresses that were announced");
+}
