@@ -5,17 +5,18 @@ use std::process::Command;
 use crate::run::{Result, fail, note, read_quiet, run, step};
 use crate::toolchain::{TARGET, Toolchain};
 use crate::workspace::{self, Graph};
-use crate::{bpf, deps};
+use crate::{bpf, deps, rows};
 
 type Check = fn() -> Result;
 
 /// `cargo xtask lint`. Goes through all of it and names what failed at the end.
 pub(crate) fn lint() -> Result {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("format", format),
         ("clippy", clippy),
         ("documentation", documentation),
         ("crate arrows", deps::deps),
+        ("differences from the driver", rows::rows),
         ("eBPF crates", ebpf),
         ("licences", licences),
     ];

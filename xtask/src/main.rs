@@ -12,6 +12,7 @@ mod ci;
 mod demo;
 mod deps;
 mod lint;
+mod rows;
 mod run;
 mod sources;
 mod test;
@@ -27,12 +28,16 @@ usage: cargo xtask VERB
   bpf [--check]           build the eBPF object; --check: compare with the committed one
   test [--no-root] [--no-vm] [-- ARGS]
                           every test; ARGS go to the test runner
-  lint                    format, clippy, rustdoc, crate arrows, no_std, licences
+  lint                    format, clippy, rustdoc, crate arrows, differences, no_std, licences
   deps                    which crate may depend on which
+  rows                    docs/kernel-differences.md and the tests that name its rows
   demo                    the HOWTO's worked example on this machine, in namespaces of its own
-  vm KERNEL [OPTIONS] -- COMMAND [ARGS]
+  vm KERNEL... [--jobs N] [-- FILTER...]
+                          the behaviour tests on the driver and on ours, side by side;
+                          KERNEL: 6.1, 6.12, ..., newest, here (ours on this machine)
+  boot KERNEL [--icount] [--time SECONDS] [--memory MIB] [--share DIR] -- COMMAND [ARGS]
                           run a command under a Debian kernel that has the ipvlan driver
-  ci                      what .ci/run runs: lint, bpf --check, test";
+  ci                      what .ci/run runs: lint, bpf --check, vm 6.12, test";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,8 +58,12 @@ fn verb(args: &[&str]) -> Result<ExitCode> {
         ["test", rest @ ..] => test::test(&test::Options::parse(rest)?)?,
         ["lint"] => lint::lint()?,
         ["deps"] => deps::deps()?,
+        ["rows"] => rows::rows()?,
         ["demo", rest @ ..] => return demo::demo(rest),
-        ["vm", rest @ ..] => return vm::vm(&vm::Options::parse(rest)?),
+        ["vm", rest @ ..] => vm::referee(&vm::Options::parse(rest)?)?,
+        ["boot", rest @ ..] => return vm::boot(&vm::Boot::parse(rest)?),
+        // For `vm` alone: its half in the guest.
+        ["inside", folder] => vm::inside(folder.as_ref())?,
         ["ci"] => ci::ci()?,
         ["help" | "-h" | "--help"] => println!("{USAGE}"),
         [] => return Err(fail(USAGE)),

@@ -162,7 +162,7 @@ pub(crate) fn is_root() -> Result<bool> {
     Ok(status("Uid")?.split_whitespace().nth(1) == Some("0"))
 }
 
-fn privileges() -> Result {
+pub(crate) fn privileges() -> Result {
     if !is_root()? {
         return Err(fail(
             "the tests make namespaces and load eBPF: run `sudo -E env PATH=\"$PATH\" cargo xtask \
@@ -181,7 +181,7 @@ fn privileges() -> Result {
     )))
 }
 
-fn tools() -> Result {
+pub(crate) fn tools() -> Result {
     let missing = TOOLS.iter().filter(|(tool, _)| find(tool).is_none());
     let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     apt::install(&packages)

@@ -16,7 +16,7 @@ done </modules.order
 nine=trans=virtio,version=9p2000.L,msize=512000
 $b mount -t 9p -o "ro,cache=loose,$nine" root /host || die "cannot mount the host's root"
 $b mount -t tmpfs over /over && $b mkdir /over/upper /over/work || die "no tmpfs"
-$b mount -t overlay -o lowerdir=/host,upperdir=/over/upper,workdir=/over/work root /newroot ||
+$b mount -t overlay -o lowerdir=/host,upperdir=/over/upper,workdir=/over/work overlay /newroot ||
     die "cannot put an overlay on the host's root"
 
 for folder in dev proc sys; do $b mount --move /$folder /newroot/$folder; done
