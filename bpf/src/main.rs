@@ -23,6 +23,10 @@ use crate::skb::{NEXT, Skb, Tables, port};
 fn parent_ingress(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let Some(port) = port() else { return NEXT };
+    // A parent that has just gone to another namespace: the owners are not there.
+    if skb.ifindex() != port.ifindex {
+        return NEXT;
+    }
     if !skb.pull() {
         return NEXT;
     }

@@ -25,7 +25,7 @@ use ipvlan_abi::{
     DropKey, DropReason, FLOOD_SENDERS, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry,
     ROUTED_MARK,
 };
-use ipvlan_core::frame::SHALLOW;
+use ipvlan_core::frame::{ETHERNET, SHALLOW, reach};
 use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, admit};
 
 use crate::maps::{DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT};
@@ -72,8 +72,13 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn pull(&self) -> bool {
         let len = self.raw().len as usize;
-        let want = if SHALLOW < len { SHALLOW } else { len };
-        if self.raw().data as usize + want <= self.raw().data_end as usize {
+        let is_linear = |want| self.raw().data as usize + want <= self.raw().data_end as usize;
+        if is_linear(if SHALLOW < len { SHALLOW } else { len }) {
+            return true;
+        }
+        let want = reach(self.at::<2>(ETHERNET - 2).copied());
+        let want = if want < len { want } else { len };
+        if is_linear(want) {
             return true;
         }
         // SAFETY: a helper call with the program's own context. It moves the packet, and no
@@ -319,7 +324,8 @@ unsafe extern "C" fn copy_to(slot: u32, walk: *mut c_void) -> i64 {
         return GO_ON;
     }
     // SAFETY: a helper call with the program's own context, which it copies.
-    if unsafe { bpf_clone_redirect(walk.skb.raw, member, 0) } < 0 {
+    // Positive: a queue was full.
+    if unsafe { bpf_clone_redirect(walk.skb.raw, member, 0) } != 0 {
         walk.skb.count(DropReason::Copy as u32);
     }
     GO_ON

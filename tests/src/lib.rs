@@ -26,6 +26,7 @@ pub mod container;
 pub mod device;
 pub mod dice;
 pub mod firewall;
+pub mod load;
 pub mod ns;
 pub mod packet;
 pub mod places;

@@ -206,13 +206,8 @@ fn a_firewall_in_the_device_s_own_namespace() {
 }
 
 /// A connection from the LAN to a port of the host; whom the server in the device saw.
-fn forwarded_port(net: &Net, host: IpAddr, lan: IpAddr) -> Option<SocketAddr> {
-    let any: IpAddr = if host.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let listener = net.dev(0).ns.enter(|| TcpListener::bind((any, PORT)));
+fn forwarded_port(net: &Net, own: IpAddr, host: IpAddr, lan: IpAddr) -> Option<SocketAddr> {
+    let listener = net.dev(0).ns.enter(|| TcpListener::bind((own, PORT)));
     let listener = listener.expect("listen");
     let connect = |wait| {
         let to = SocketAddr::new(host, 7777);
@@ -255,8 +250,8 @@ fn the_host_forwards_a_port_to_a_device() {
                 dev.v4, dev.v6
             ),
         );
-        for (lan, host, _) in families(dev) {
-            let peer = forwarded_port(&net, host, lan);
+        for (lan, host, own) in families(dev) {
+            let peer = forwarded_port(&net, own, host, lan);
             // Only l3s asks the host's netfilter before it looks whose the packet is.
             let wanted = (mode == Mode::L3s).then_some(SocketAddr::new(host, 7777));
             assert_eq!(peer, wanted, "{mode}: a port of {host} that is a device's");

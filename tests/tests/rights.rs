@@ -190,6 +190,7 @@ fn what_carries_a_device_is_out_of_its_container_s_reach() {
             said.contains("permitted")
                 || said.contains("denied")
                 || said.contains("invalid target")
+                || said.contains("no such file")
                 || line.starts_with("bpftool"),
             "`{line}`: for want of a right, and of nothing else: {done:?}"
         );
@@ -320,6 +321,9 @@ fn a_container_s_mac_address_is_nobody_s_affair() {
     }
 }
 
+/// Name, type, flags, contents, link, info, entry size.
+type Section<'a> = (&'a str, u32, u64, &'a [u8], u32, u32, u64);
+
 /// An object for `ip link set … xdp` with one program of two instructions: drop everything.
 fn xdp_drop() -> Vec<u8> {
     const HEADER: u64 = 64;
@@ -339,8 +343,7 @@ fn xdp_drop() -> Vec<u8> {
     symbols.extend([0x12, 0, 1, 0]);
     symbols.extend(0u64.to_le_bytes());
     symbols.extend(16u64.to_le_bytes());
-    // Name, type, flags, contents, link, info, entry size.
-    let sections: [(&str, u32, u64, &[u8], u32, u32, u64); 4] = [
+    let sections: [Section<'_>; 4] = [
         ("xdp", 1, 6, code, 0, 0, 0),
         ("license", 1, 3, b"GPL\0", 0, 0, 0),
         (".symtab", 2, 0, &symbols, 4, 1, 24),

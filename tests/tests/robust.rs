@@ -5,17 +5,12 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
-
+use ipvlan_tests::load::{Flood, KernelLog};
 use ipvlan_tests::packet::{
     self, BROADCAST, FORGED, Mac, ethernet, ethertype, fragment_header, icmpv6, ipv4, ipv6, nd,
     next, padding_header,
@@ -27,89 +22,6 @@ const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
 
 const MODES: [Mode; 3] = [Mode::L2, Mode::L3, Mode::L3s];
 const FLAGS: [&str; 3] = ["bridge", "private", "vepa"];
-
-/// A socket that asks for time stamps, as ping does. The kernel patches its own code when the first
-/// one asks and when the last one has gone, and QEMU without KVM, where the tests run in a VM, dies
-/// of that under load. So one asks as long as tests run.
-static STAMPS: OnceLock<UdpSocket> = OnceLock::new();
-
-/// What the kernel says from now on.
-struct KernelLog(File);
-
-impl KernelLog {
-    fn new() -> Self {
-        let mut file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/kmsg")
-            .expect("/dev/kmsg");
-        let _: u64 = file.seek(SeekFrom::End(0)).expect("the end");
-        let _: &UdpSocket = STAMPS.get_or_init(|| {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            setsockopt(&socket, sockopt::ReceiveTimestamp, &true).expect("SO_TIMESTAMP");
-            socket
-        });
-        Self(file)
-    }
-
-    /// The test fails if the kernel found fault with itself.
-    #[track_caller]
-    fn assert_quiet(mut self) {
-        let words = [
-            "BUG",
-            "WARNING",
-            "Oops",
-            "refcount",
-            "unregister_netdevice",
-            "general protection",
-            "Call Trace",
-            "stack guard",
-        ];
-        let mut buf = vec![0; 1 << 14];
-        // One line at a time; EAGAIN at the end, EPIPE where lines were overwritten.
-        while let Ok(count) = self.0.read(&mut buf) {
-            let line = String::from_utf8_lossy(buf.get(..count).unwrap_or_default());
-            assert!(!words.iter().any(|word| line.contains(word)), "{line}");
-        }
-    }
-}
-
-/// Somebody who sends as much as he can, until this value goes.
-struct Flood {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Flood {
-    /// Out of an interface, by that many sockets: one alone waits for its own send buffer.
-    fn start(ns: &Ns, interface: &str, sockets: usize, frames: &[Vec<u8>]) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..sockets)
-            .map(|_| {
-                let sender = Sender::on(ns, interface);
-                let (stop, frames) = (Arc::clone(&stop), frames.to_vec());
-                thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        for frame in &frames {
-                            // Full queues and interfaces that are down or gone are part of it.
-                            let _: Result<(), _> = sender.try_send(frame);
-                        }
-                    }
-                })
-            })
-            .collect();
-        Self { stop, threads }
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().expect("a thread");
-        }
-    }
-}
 
 /// Small datagrams to `destination`, so that there are as many as can be.
 fn small(destination: Mac, source: Mac, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
@@ -221,8 +133,8 @@ fn a_flood_leaves_the_others_their_arp() {
 }
 
 /// Sends that many broadcasts from the first device. How many of them came to the wire, and to a
-/// sibling.
-fn broadcast(net: &Net, count: usize, gap: Duration) -> [usize; 2] {
+/// sibling, and how long it took to send them.
+fn broadcast(net: &Net, count: usize, gap: Duration) -> ([usize; 2], Duration) {
     let [noisy, sibling] = [net.dev(0), net.dev(1)];
     let ears = [
         Sniffer::on(&net.lan, "lan0"),
@@ -230,17 +142,20 @@ fn broadcast(net: &Net, count: usize, gap: Duration) -> [usize; 2] {
     ];
     let sender = Sender::on(&noisy.ns, &noisy.name);
     let frame = small(BROADCAST, net.mac(), noisy.v4, Ipv4Addr::new(10, 1, 0, 255));
+    let start = Instant::now();
     for _ in 0..count {
         sender.send(&frame);
         if !gap.is_zero() {
             thread::sleep(gap);
         }
     }
-    ears.map(|ear| {
+    let took = start.elapsed();
+    let heard = ears.map(|ear| {
         let mut seen = ear.heard();
         seen.retain(|seen| seen.contains(b"noise"));
         seen.len()
-    })
+    });
+    (heard, took)
 }
 
 /// What our program says was not copied: for the one who broadcasts, and for the others.
@@ -262,17 +177,20 @@ fn beyond_its_rate_a_broadcast_is_sent_but_not_copied() {
     let net = Net::new(Mode::L2).devices(20).build();
     // Sooner than most people speak, later than a machine.
     assert_eq!(
-        broadcast(&net, 100, Duration::from_millis(2)),
+        broadcast(&net, 100, Duration::from_millis(2)).0,
         [100, 100],
         "below it all hear all"
     );
     if Backend::is_ours() {
         assert_eq!(limited(&net), [0, 0], "and nothing is counted");
     }
-    let [wire, sibling] = broadcast(&net, 5_000, Duration::ZERO);
+    let ([wire, sibling], took) = broadcast(&net, 5_000, Duration::ZERO);
+    let millis = usize::try_from(took.as_millis()).expect("seconds") + 1;
     assert_eq!(wire, 5_000, "the wire hears all");
-    let fewer = differs("flood", true, false);
-    assert_eq!(sibling < wire, fewer, "a sibling hears {sibling}");
+    // The driver's queue is for 1,000, but a socket waits when what it sent is still there.
+    let copies = 2_000 + millis * 100;
+    let most = differs("flood", copies / 20 + 1, wire);
+    assert!(sibling <= most, "a sibling hears {sibling} in {millis} ms");
     assert!(sibling >= 100, "the burst at least: {sibling}");
     if Backend::is_ours() {
         let [noisy, others] = limited(&net);

@@ -1,7 +1,8 @@
-//! `ipvlan stats [ [ dev ] DEV ]`: the frames that died, and of what.
+//! `ipvlan stats [ [ dev ] { DEV | PARENT } ]`: the frames that died, and of what. What came from the
+//! wire is the parent's, the rest is of the device that sent it.
 
 use ipvlan_abi::DropReason;
-use ipvlan_control::{Place, Shown};
+use ipvlan_control::{Place, Shown, ShownPort};
 use ipvlan_netlink::{Link, Netlink};
 
 use crate::args::{Words, is_help};
@@ -13,7 +14,7 @@ use crate::{Command, Error, Options, Topic, out, text};
 /// Show what was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Of this device only.
+    /// Of this device or parent only.
     pub name: Option<String>,
 }
 
@@ -38,7 +39,13 @@ impl Stats {
             name.is_none_or(|name| has_name(&shown.link, name))
         };
         let shown: Vec<_> = shown.iter().filter(fits).collect();
-        if let Some(name) = self.name.as_ref().filter(|_| shown.is_empty()) {
+        let mut ports = ipvlan_control::show_ports()?;
+        ports.retain(|port| {
+            let name = self.name.as_ref();
+            name.is_none_or(|name| has_name(&port.parent, name))
+        });
+        let nothing = shown.is_empty() && ports.is_empty();
+        if let Some(name) = self.name.as_ref().filter(|_| nothing) {
             let link = netlink.link_by_name(name);
             not_ours(
                 name,
@@ -47,21 +54,41 @@ impl Stats {
             )?;
         }
         let mut here = |index| netlink.link(index, None).ok().flatten();
-        out::print(&render(&shown, options, &mut here))
+        out::print(&render(&shown, &ports, options, &mut here))
     }
 }
 
 fn render(
     shown: &[&Shown],
+    ports: &[ShownPort],
     options: &Options,
     here: &mut dyn FnMut(u32) -> Option<Link>,
 ) -> String {
     let views = shown.iter().map(|shown| View::new(shown, here));
     if options.json {
-        Value::List(views.map(|view| json(&view)).collect()).print(options.pretty)
+        let devices = views.map(|view| json(&view));
+        Value::List(devices.chain(ports.iter().map(port_json)).collect()).print(options.pretty)
     } else {
-        views.map(|view| lines(&view, options)).collect()
+        let devices = views.map(|view| lines(&view, options));
+        let ports = ports.iter().map(|port| port_lines(port, options));
+        devices.chain(ports).collect()
     }
+}
+
+fn port_json(port: &ShownPort) -> Value {
+    Value::Object(vec![
+        ("ifindex", Value::number(port.parent.index)),
+        ("ifname", Value::text(&*port.parent.name)),
+        ("drops", text::drops_json(&port.drops)),
+    ])
+}
+
+fn port_lines(port: &ShownPort, options: &Options) -> String {
+    let ShownPort {
+        parent, mode, flag, ..
+    } = port;
+    let head = format!("{}: {}: parent {mode} {flag}", parent.index, parent.name);
+    drop_lines(head, &port.drops, options)
 }
 
 fn json(view: &View<'_>) -> Value {
@@ -88,12 +115,16 @@ fn lines(view: &View<'_>, options: &Options) -> String {
         shown.mode,
         shown.flag
     );
+    drop_lines(head, &shown.drops, options)
+}
+
+fn drop_lines(head: String, drops: &[(DropReason, u64)], options: &Options) -> String {
     let mut lines = vec![head];
-    lines.extend(shown.drops.iter().map(|(reason, count)| {
+    lines.extend(drops.iter().map(|(reason, count)| {
         let word = reason.as_str();
         format!("    {word:<16} {count:>10}  {}", meaning(*reason))
     }));
-    if shown.drops.is_empty() {
+    if drops.is_empty() {
         lines.push("    nothing was dropped".to_owned());
     }
     lines.join(if options.oneline { "\\" } else { "\n" }) + "\n"
@@ -153,7 +184,15 @@ mod tests {
         elsewhere.drops = vec![(DropReason::Private, 12), (DropReason::TooBig, 3)];
         let here = shown();
         let both = [&here, &elsewhere];
-        let print = |options: &Options| render(&both, options, &mut |_| None);
+        let mut parent = Link::default();
+        (parent.index, parent.name) = (2, "eth0".to_owned());
+        let ports = [ShownPort {
+            parent,
+            mode: ipvlan_abi::Mode::L2,
+            flag: ipvlan_abi::Flag::Bridge,
+            drops: vec![(DropReason::Flood, 7)],
+        }];
+        let print = |options: &Options| render(&both, &ports, options, &mut |_| None);
         let mut options = Options::default();
         assert_eq!(
             print(&options),
@@ -163,6 +202,8 @@ mod tests {
 5: ipvl0@eth0: l2 bridge netns ns0
     private                  12  from or to a sibling, and the port is private
     too_big                   3  longer than the parent's MTU
+2: eth0: parent l2 bridge
+    flood                     7  broadcast beyond its rate, not copied to devices; not lost otherwise
 "
         );
         options.json = true;
@@ -170,7 +211,8 @@ mod tests {
             print(&options),
             "[{\"ifindex\":5,\"link\":\"eth0\",\"ifname\":\"ipvl0\",\"drops\":{}},\
              {\"ifindex\":5,\"link\":\"eth0\",\"ifname\":\"ipvl0\",\"netns\":\"ns0\",\
-             \"drops\":{\"private\":12,\"too_big\":3}}]\n"
+             \"drops\":{\"private\":12,\"too_big\":3}},\
+             {\"ifindex\":2,\"ifname\":\"eth0\",\"drops\":{\"flood\":7}}]\n"
         );
     }
 }

@@ -11,8 +11,12 @@
 //! reconcile it enters the parents' namespace, by whatever handle it can find, and leaves again.
 //!
 //! ```text
-//! poll ─► drain all events ─► one that matters? ─► give ids ─► enter, reconcile, leave ─► poll
+//! poll ─► drain all events ─┬─► a device's ─► enter, look at it alone (`quick`), leave ─► poll
+//!                           └─► any other that matters ─► give ids ─► enter, reconcile, leave ─► poll
 //! ```
+//!
+//! Nobody can keep it from looking at the others: a device is looked at by itself every [`PACE`] at
+//! most, and between two whole looks there is time for devices.
 //!
 //! Ids first: what happens in a namespace after it got one is heard, and what happened before is
 //! seen by the look that follows.
@@ -211,12 +215,13 @@ impl Agent {
 
     /// Does what needs no whole look, until one is due.
     fn wait_for_work(&mut self, again: Option<Instant>) -> Result<Work, Error> {
-        let mut whole = false;
+        let (mut whole, mut short) = (false, true);
         loop {
+            let quick = self.next_quick_look().filter(|_| short);
             let deadlines = [
                 again,
                 self.announcer.due(),
-                self.next_quick_look(),
+                quick,
                 self.recheck,
                 whole.then_some(self.not_before),
             ];
@@ -230,8 +235,10 @@ impl Agent {
             if is_due(self.announcer.due()) {
                 self.announce()?;
             }
-            if is_due(self.next_quick_look()) && !self.quick_look()? {
-                whole = true;
+            let quick = self.next_quick_look().filter(|_| short);
+            if is_due(quick) && !self.quick_look()? {
+                // And not again before it.
+                (whole, short) = (true, false);
             }
             if whole && self.not_before <= now {
                 self.retry = RETRY;

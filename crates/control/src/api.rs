@@ -93,6 +93,19 @@ pub struct Shown {
     pub drops: Vec<(DropReason, u64)>,
 }
 
+/// A port as a user sees it, by its parent.
+#[derive(Clone, Debug)]
+pub struct ShownPort {
+    /// The parent.
+    pub parent: Link,
+    /// Mode of its devices.
+    pub mode: Mode,
+    /// Flag of its devices.
+    pub flag: Flag,
+    /// Frames from the wire that died, by reason. Only reasons that happened.
+    pub drops: Vec<(DropReason, u64)>,
+}
+
 /// Deletes the device `name` of the calling thread's namespace.
 ///
 /// # Errors

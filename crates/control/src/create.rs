@@ -21,6 +21,7 @@ use crate::agent;
 use crate::api::{Change, Create, set_port};
 use crate::apply::change_device;
 use crate::error::Error;
+use crate::handover;
 use crate::observe::{host_name, parse_host_name};
 use crate::reconcile::{reconcile, sweep_dead_namespaces};
 use crate::routing::remark;
@@ -171,6 +172,9 @@ fn parent(nl: &mut Netlink, name: &str) -> Result<Link, Error> {
     if link.flags & IFF_LOOPBACK != 0 {
         return bad("the loopback device");
     }
+    if link.kind.as_deref() == Some("vrf") {
+        return bad("a VRF, which has no wire");
+    }
     if link.layer_type != ARPHRD_ETHER {
         return bad("a device without MAC addresses");
     }
@@ -209,6 +213,10 @@ fn create_locked(
     create: &Create,
 ) -> Result<(), Error> {
     if !locked.store().has_agent() {
+        reconcile(nl, locked)?;
+    }
+    // It may have come here a moment ago, and its port be filed elsewhere still.
+    if !locked.store().port_dir(parent.index).exists() && handover::claim(nl, locked)? {
         reconcile(nl, locked)?;
     }
     let mut port = port(locked, parent, create)?;

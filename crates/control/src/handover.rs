@@ -22,7 +22,7 @@
 //! waiting for long.
 //!
 //! Limits: below Linux 6.6 there is no tcx link to ask. Then the agent has to have heard where the
-//! parent went; without one its devices go as if it had been deleted. A parent that went where
+//! parent went, and find it there; otherwise its devices go as if it had been deleted. A parent that went where
 //! nobody can follow (a namespace without a name, a mount or a process) leaves its devices
 //! waiting, without carrier, until it is found or comes back.
 //!
@@ -206,15 +206,15 @@ fn follow_one(
     let port = store.traveller(which)?;
     let entry = port.entry()?;
     match place(nl, &port, &entry)? {
-        // With clsact it is somebody else, who has its number.
-        Place::Here(parent) if port.parent_index()?.is_some() => {
+        // With clsact it may be somebody else, who has its number.
+        Place::Here(parent) if port.parent_index()?.is_some() || parent.mac == Some(entry.mac) => {
             settle(nl, locked, which, port, &parent)?;
         }
         Place::Gone => bury(nl, locked, which, port)?,
         Place::Elsewhere(index) => {
             let heard = who.heard.as_deref_mut();
             return match find(nl, &port, index, &entry, heard)? {
-                Some(ns) => hand_over(locked, which, port, &ns, who.agent),
+                Some(ns) => hand_over(locked, which, port, &ns, index, who.agent),
                 None => {
                     wait(nl, store, which, &port)?;
                     Ok(Away::Lost)
@@ -229,7 +229,7 @@ fn follow_one(
             match heard.moves.get(&entry.ifindex) {
                 Some((id, Some(index))) => {
                     if let Some(ns) = find_by_mac(nl, *id, *index, &entry)? {
-                        return hand_over(locked, which, port, &ns, who.agent);
+                        return hand_over(locked, which, port, &ns, *index, who.agent);
                     }
                 }
                 // It may still be on its way to us.
@@ -255,18 +255,18 @@ pub(crate) fn claim(nl: &mut Netlink, locked: &Locked) -> Result<bool, Error> {
             continue;
         }
         let ports = store.ports().into_iter().map(Ok);
-        let away = store.travelling().into_iter().map(Err);
-        for which in ports.chain(away) {
-            let open = || match which {
-                Ok(parent) => store.port(parent),
-                Err(Travelling::From(..)) => Err(Error::NoDevice(String::new())),
-                Err(away) => store.traveller(away),
+        let travelling = store.travelling().into_iter();
+        let away = travelling.filter(|which| matches!(which, Travelling::Away(_)));
+        for which in ports.chain(away.map(Err)) {
+            let dir = match which {
+                Ok(parent) => store.port_dir(parent),
+                Err(away) => store.traveller_dir(away),
             };
             // What goes away while it is looked at is somebody else's business.
             let is_here = |nl: &mut Netlink| -> Option<Port> {
-                let port = open().ok()?;
-                let index = port.parent_index().ok()?.filter(|index| *index != 0)?;
+                let index = Port::parent_index_in(&dir).ok()??;
                 let link = nl.link(index, None).ok()??;
+                let port = Port::open(&dir).ok()?;
                 is_parent(&port, &link).then_some(port)
             };
             if is_here(nl).is_none() {
@@ -277,6 +277,10 @@ pub(crate) fn claim(nl: &mut Netlink, locked: &Locked) -> Result<bool, Error> {
             };
             if let Some(mut port) = is_here(nl) {
                 port.silence()?;
+                if let Some(ns) = NetNs::by_cookie(store.cookie()) {
+                    let entry = port.entry()?;
+                    ns.enter(|| forget_routes(&mut Netlink::open()?, &entry))??;
+                }
                 let away = match which {
                     Ok(parent) => theirs.send_away(parent)?,
                     Err(away) => away,
@@ -401,18 +405,25 @@ fn up(up: bool) -> LinkChange {
     }
 }
 
-/// Passes a port on to the namespace `ns`, where its parent is.
+/// Passes a port on to the namespace `ns`, where its parent has this index.
 fn hand_over(
     locked: &Locked,
     which: Travelling,
-    port: Port,
+    mut port: Port,
     ns: &NetNs,
+    index: u32,
     agent: bool,
 ) -> Result<Away, Error> {
     let store = locked.store();
     let Some(there) = Store::of(ns.cookie()?).lock_soon()? else {
         return Ok(Away::Perhaps);
     };
+    // With clsact nothing else tells, there.
+    let entry = port.entry()?;
+    port.set_entry(PortEntry {
+        ifindex: index,
+        ..entry
+    })?;
     drop(port);
     let _: Travelling = locked.pass_on(which, &there)?;
     let done = ns.enter(|| {
@@ -445,7 +456,6 @@ fn fetch(locked: &Locked, which: Travelling, source: u64) -> Result<(), Error> {
         source.enter(|| -> Result<(), Error> {
             let mut nl = Netlink::open()?;
             let devs = port.devs()?;
-            forget_routes(&mut nl, &port.entry()?)?;
             for (link, slot) in host_ends(&mut nl, &left, which, &port)? {
                 // One that was given up half-way does not start to live elsewhere.
                 if devs

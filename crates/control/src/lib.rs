@@ -37,10 +37,10 @@ mod routing;
 mod show;
 mod store;
 
-pub use api::{Change, Create, Place, Shown};
+pub use api::{Change, Create, Place, Shown, ShownPort};
 pub use api::{change, delete};
 pub use create::create;
 pub use error::Error;
 pub use grant::{grant, revoke};
-pub use show::show;
+pub use show::{show, show_ports};
 pub use store::prepare;

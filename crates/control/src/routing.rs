@@ -386,7 +386,10 @@ fn is_link_local(address: IpAddr) -> bool {
 /// Says what the administrator has to do himself for l3s to work in full. In the namespace of the
 /// parent.
 pub(crate) fn remark(mode: Mode, parent: &Link) {
-    if mode == Mode::L3s && parent.force_forwards_v6.is_none() && Host::read().v6 == Some(false) {
+    // Without IPv6 on it (an MTU below 1280) there is nothing to forward.
+    let has_v6 = parent.addr_gen_mode.is_some();
+    let must_be_forced = has_v6 && parent.force_forwards_v6.is_none();
+    if mode == Mode::L3s && must_be_forced && Host::read().v6 == Some(false) {
         log::warn!(
             "mode l3s: IPv6 of the devices on \"{}\" is not forwarded: before Linux 6.17 that needs \
              `sysctl -w net.ipv6.conf.all.forwarding=1` (and accept_ra=2 where this host listens to \

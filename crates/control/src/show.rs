@@ -8,7 +8,7 @@ use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::{self, current_cookie};
 use ipvlan_netlink::{Link, Netlink, Nsid};
 
-use crate::api::{Place, Shown};
+use crate::api::{Place, Shown, ShownPort};
 use crate::error::Error;
 use crate::observe::{Memory, PortView, is_host_end, observe};
 use crate::store::Store;
@@ -152,6 +152,34 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
                 drops: reasons(&drops, *host),
             });
         }
+    }
+    Ok(all)
+}
+
+/// The ports of the calling thread's namespace.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn show_ports() -> Result<Vec<ShownPort>, Error> {
+    let store = Store::current()?;
+    let Some(_locked) = store.lock_existing()? else {
+        return Ok(Vec::new());
+    };
+    let mut nl = Netlink::open()?;
+    let mut all = Vec::new();
+    for index in store.ports() {
+        let port = store.port(index)?;
+        let Some(parent) = nl.link(index, None)? else {
+            continue;
+        };
+        let entry = port.entry()?;
+        all.push(ShownPort {
+            parent,
+            mode: entry.mode(),
+            flag: entry.flag(),
+            drops: reasons(&port.drops()?, index),
+        });
     }
     Ok(all)
 }

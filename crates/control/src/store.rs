@@ -272,7 +272,12 @@ impl Store {
 
     /// Opens one of [`Self::travelling`].
     pub(crate) fn traveller(&self, which: Travelling) -> Result<Port, Error> {
-        Ok(Port::open(&self.dir.join(which.name()))?)
+        Ok(Port::open(&self.traveller_dir(which))?)
+    }
+
+    /// Where it is.
+    pub(crate) fn traveller_dir(&self, which: Travelling) -> PathBuf {
+        self.dir.join(which.name())
     }
 
     /// Where the port of a parent is, or would be.
@@ -490,7 +495,9 @@ mod tests {
         ] {
             assert_eq!(Travelling::parse(&which.name()), Some(which));
         }
-        for name in ["3", "agent", "new-7", "away-", "from-1", "from-1-x", "away-1-2"] {
+        for name in [
+            "3", "agent", "new-7", "away-", "from-1", "from-1-x", "away-1-2",
+        ] {
             assert_eq!(Travelling::parse(name), None, "{name}");
         }
     }

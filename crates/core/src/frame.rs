@@ -7,6 +7,19 @@ pub const DEPTH: usize = 512;
 /// Bytes that [`Frame::at`] has to reach: Ethernet and a plain IPv6 header, or all of ARP.
 pub const SHALLOW: usize = ETHERNET + 40;
 
+/// How much of a frame [`Frame::at`] has to reach, by its EtherType in network order; `None` when
+/// even that is out of reach.
+///
+/// No more than is looked at: the segments of an SCTP packet that is still to be cut lie one behind
+/// the other, and bytes that are pulled out of the first are missing there.
+#[inline(always)]
+pub const fn reach(ethertype: Option<[u8; 2]>) -> usize {
+    match ethertype {
+        Some(bytes) if u16::from_be_bytes(bytes) == IPV4 => ETHERNET + 20,
+        _ => SHALLOW,
+    }
+}
+
 /// Length of an Ethernet header.
 pub const ETHERNET: usize = 14;
 pub(crate) const ETHERNET_BYTES: u32 = 14;

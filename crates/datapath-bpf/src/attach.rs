@@ -70,6 +70,9 @@ impl Hook {
             Self::Clsact => {
                 match aya::programs::tc::qdisc_add_clsact(interface) {
                     Ok(()) | Err(TcError::AlreadyAttached) => {}
+                    // Somebody else has put it there; aya hands on the kernel's EEXIST.
+                    Err(TcError::NetlinkError(error))
+                        if error.raw_os_error() == Some(libc::EEXIST) => {}
                     Err(source) => {
                         return Err(Error::Clsact {
                             op: "add clsact",

@@ -27,7 +27,12 @@ impl Port {
     /// The index that the parent has now, wherever it lives; 0 when it is gone. `None` with clsact,
     /// where there is no link to ask.
     pub fn parent_index(&self) -> Result<Option<u32>, Error> {
-        let path = self.dir().join(PARENT_LINK);
+        Self::parent_index_in(self.dir())
+    }
+
+    /// The same of a port that was not opened.
+    pub fn parent_index_in(dir: &Path) -> Result<Option<u32>, Error> {
+        let path = dir.join(PARENT_LINK);
         match path.exists() {
             true => link_index(&path).map(Some),
             false => Ok(None),

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread::{JoinHandle, sleep};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::archive::Archive;
@@ -30,6 +31,7 @@ const DIED: u8 = 125;
 pub(crate) struct Options {
     pub(super) kernel: String,
     pub(super) icount: bool,
+    pub(super) processors: u32,
     pub(super) time: Duration,
     pub(super) memory: u32,
     pub(super) share: Option<PathBuf>,
@@ -46,6 +48,7 @@ impl Options {
         let mut options = Self {
             kernel: kernel.into(),
             icount: false,
+            processors: 2,
             time: Duration::from_secs(300),
             memory: 2048,
             share: None,
@@ -91,7 +94,9 @@ pub(crate) fn boot(options: &Options) -> Result<ExitCode> {
 
 /// Boots a kernel for one command, and says how that ended.
 pub(super) fn status(options: &Options, folder: &Path, kernel: &Kernel) -> Result<u8> {
-    let run = folder.join(format!("run/{}", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let run = folder.join(format!("run/guest{count}-{}", std::process::id()));
     fs::create_dir_all(&run).on(&run)?;
     let initramfs = [
         fs::read(&kernel.initramfs).on(&kernel.initramfs)?,
@@ -183,7 +188,8 @@ fn start(options: &Options, kernel: &Kernel, run: &Path) -> Result<Child> {
             "shift=1,sleep=on",
         ])
     } else {
-        qemu.args(["-accel", "tcg,thread=multi,tb-size=512", "-smp", "2"])
+        let processors = options.processors.to_string();
+        qemu.args(["-accel", "tcg,thread=multi,tb-size=512", "-smp", &processors])
     };
     let started = qemu
         .stdin(Stdio::null())
