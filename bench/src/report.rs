@@ -35,13 +35,12 @@ struct Figure {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(plan: &'a Plan, run: &'a Run) -> Self {
-        let has_driver = run
-            .samples
-            .keys()
-            .any(|(topology, ..)| matches!(
-                    topology,
-                    Topology::DriverL2 | Topology::DriverL3 | Topology::DriverL3s
-                ));
+        let has_driver = run.samples.keys().any(|(topology, ..)| {
+            matches!(
+                topology,
+                Topology::DriverL2 | Topology::DriverL3 | Topology::DriverL3s
+            )
+        });
         Self {
             plan,
             run,

@@ -47,7 +47,10 @@ pub fn differs<T>(row: &str, ours: T, driver: T) -> T {
     if let Some(path) = env::var_os("IPVLAN_TEST_ROWS") {
         let thread = std::thread::current();
         let line = format!("{} {row}\n", thread.name().unwrap_or("?"));
-        let file = std::fs::File::options().append(true).create(true).open(path);
+        let file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path);
         file.and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()))
             .expect("a file for the rows");
     }

@@ -96,10 +96,8 @@ impl Builder {
                  route add fd02::/16 via fd00::1\n",
             );
         }
-        if self.mode == Mode::L3s && self.v6 && !kernel_is_since(6, 17) {
-            // Row l3s-forwarding: what ours asks of the host before there was a switch for one
-            // interface. The driver does not care.
-            host.sysctl("net/ipv6/conf/all/forwarding", "1");
+        if self.mode == Mode::L3s && self.v6 {
+            prepare_for_l3s(&host);
         }
         host.hurry("eth0");
         lan.hurry("lan0");
@@ -341,6 +339,14 @@ impl Done {
             self.stdout,
             self.stderr
         );
+    }
+}
+
+/// What ours asks of a parent's namespace before there was a switch for one interface, for IPv6 in
+/// l3s (row `l3s-forwarding`). The driver does not care.
+pub fn prepare_for_l3s(host: &Ns) {
+    if !kernel_is_since(6, 17) {
+        host.sysctl("net/ipv6/conf/all/forwarding", "1");
     }
 }
 

@@ -9,7 +9,9 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-use ipvlan_tests::{Backend, Mode, Net, Ns, PATIENCE, differs, eventually, traffic};
+use ipvlan_tests::{
+    Backend, Mode, Net, Ns, PATIENCE, differs, eventually, prepare_for_l3s, traffic,
+};
 
 /// An established connection.
 struct Talk {
@@ -90,6 +92,7 @@ fn talks(net: &Net) -> Vec<Talk> {
 
 fn modes_change_under(modes: &[&str]) {
     let net = Net::new(Mode::L2).devices(2).build();
+    prepare_for_l3s(&net.host);
     let mut talks = talks(&net);
     for mode in modes {
         set(&net, &format!("mode {mode} bridge"));
@@ -184,6 +187,7 @@ fn told(ns: &Ns, name: &str, f: impl FnOnce()) -> Vec<String> {
 #[test]
 fn who_listens_beside_another_device_is_told_of_what_changes_there() {
     let net = Net::new(Mode::L2).devices(2).build();
+    prepare_for_l3s(&net.host);
     let ns = &net.dev(1).ns;
     let heard = told(ns, "ipvl1", || set(&net, "mode l3"));
     let last = heard.last().expect("it has no ARP any more, and says so");

@@ -246,7 +246,7 @@ fn what_only_we_can_refuse_is_refused_in_one_line() {
         ("link set nope type ipvlan mode l2", 1, "nope"),
         ("link show eth0", 2, "not an ipvlan device"),
         ("stats nope", 1, "nope"),
-        ("stats eth0", 2, "not an ipvlan device"),
+        ("stats lo", 2, "not an ipvlan device"),
         ("agent nonsense", 255, "agent"),
         ("-n", 255, "not complete"),
     ] {

@@ -1,6 +1,6 @@
 //! Making, changing and deleting devices: what `ip` and our program do with the same words.
 
-use ipvlan_tests::{Backend, Mode, Net, Ns, differs, kernel_is_since};
+use ipvlan_tests::{Backend, Mode, Net, Ns, differs, kernel_is_since, prepare_for_l3s};
 
 fn has_no_arp(ns: &Ns, name: &str) -> bool {
     ns.link(name).flags & 0x80 != 0
@@ -69,8 +69,26 @@ fn mode_and_flag_are_those_of_all_devices_of_a_parent() {
 }
 
 #[test]
+fn ip_says_what_a_device_is() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    let ns = &net.dev(0).ns;
+    let kind = |link: Option<ipvlan_netlink::Link>| link.and_then(|link| link.kind);
+    let found = kind(ns.find_link("ipvl0"));
+    assert_eq!(
+        found.as_deref(),
+        differs("veth", Some("veth"), Some("ipvlan"))
+    );
+    let shown = net.look(ns, "ipvl0")["linkinfo"]["info_kind"].clone();
+    assert_eq!(shown, "ipvlan", "whoever asks the one who made it");
+    let beside = net.host.links().len();
+    let others = differs("veth", 1, 0);
+    assert_eq!(beside, 2 + others, "lo, eth0 and the host end");
+}
+
+#[test]
 fn l3s_is_a_mode_like_the_others() {
     let net = Net::new(Mode::L2).build();
+    prepare_for_l3s(&net.host);
     net.ip(&net.host, "link add link eth0 name v0 type ipvlan mode l3s")
         .expect_quiet();
     assert_eq!(net.kind(&net.host, "v0"), "l3s bridge");

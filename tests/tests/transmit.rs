@@ -171,6 +171,30 @@ fn packets_leave_as_they_are_in_l3() {
 }
 
 #[test]
+fn a_packet_that_contradicts_itself_in_l3() {
+    let net = Net::new(Mode::L3).devices(1).build();
+    let wire = Sniffer::on(&net.lan, "lan0");
+    let sender = Sender::on(&net.dev(0).ns, "ipvl0");
+    let send = |word: &[u8], change: fn(&mut Vec<u8>)| {
+        let mut packet = packet::udp4(net.dev(0).v4, LAN4, 9, word);
+        change(&mut packet);
+        let frame = ethernet(net.mac(), net.mac(), ethertype::IPV4, &packet);
+        let _: Result<(), _> = sender.try_send(&frame);
+    };
+    send(b"<header>", |packet| packet[0] = 0x44);
+    send(b"<version>", |packet| packet[0] = 0x55);
+    send(b"<well>", |_| ());
+    let seen = wire.find(PATIENCE, |seen| seen.contains(b"<well>"));
+    assert!(seen.is_some(), "a sign of life");
+    let seen = wire.heard();
+    let leaves = differs("l3-malformed", false, true);
+    for word in [&b"<header>"[..], b"<version>"] {
+        let found = seen.iter().any(|seen| seen.contains(word));
+        assert_eq!(found, leaves, "{}", String::from_utf8_lossy(word));
+    }
+}
+
+#[test]
 fn odd_frames_do_no_harm() {
     for mode in [Mode::L2, Mode::L3] {
         let net = Net::new(mode).devices(2).build();

@@ -30,6 +30,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("udhcpc", "udhcpc"),
     ("dnsmasq", "dnsmasq-base"),
+    ("radvd", "radvd"),
     ("nsenter", "util-linux"),
 ];
 

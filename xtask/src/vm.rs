@@ -1,6 +1,6 @@
 //! Debian's kernels, which have the real ipvlan driver, in a virtual machine on this one.
 //!
-//! [`boot`] runs a command under one of them. The [`referee`] runs every behaviour test there, on
+//! [`boot()`] runs a command under one of them. The [`referee()`] runs every behaviour test there, on
 //! the driver and on ours, and puts the answers side by side in a [`table`].
 //!
 //! Whatever runs here runs there, at the same path: the guest's root is this machine's, and what

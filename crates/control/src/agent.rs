@@ -15,7 +15,7 @@
 //!                           └─► any other that matters ─► give ids ─► enter, reconcile, leave ─► poll
 //! ```
 //!
-//! Nobody can keep it from looking at the others: a device is looked at by itself every [`PACE`] at
+//! Nobody can keep it from looking at the others: a device is looked at by itself every `PACE` at
 //! most, and between two whole looks there is time for devices.
 //!
 //! Ids first: what happens in a namespace after it got one is heard, and what happened before is
@@ -518,7 +518,10 @@ impl Agent {
                     }
                 }
                 // A next router of the parents'.
-                Event::Route { ns: Some(ns) } if ns == self.parents => wake = Wake::Parents,
+                Event::Route { ns: Some(ns) } if ns == self.parents => {
+                    self.memory.knows_gateways = false;
+                    wake = Wake::Parents;
+                }
                 Event::Link { ns: None, .. }
                 | Event::Address { ns: None, .. }
                 | Event::Route { .. } => {}

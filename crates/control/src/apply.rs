@@ -186,7 +186,12 @@ fn own_secret(link: &Link) -> Result<(), Error> {
     fs::File::open(source)
         .and_then(|mut file| file.read_exact(&mut secret))
         .map_err(|error| io_error("read", source, error))?;
-    write_setting(Family::V6, &link.name, NAME, &Ipv6Addr::from(secret).to_string())
+    write_setting(
+        Family::V6,
+        &link.name,
+        NAME,
+        &Ipv6Addr::from(secret).to_string(),
+    )
 }
 
 /// Changes how an interface that is up makes its link-local address, and has it make one. Over

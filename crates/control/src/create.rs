@@ -320,7 +320,7 @@ fn make_links(
     create: &Create,
 ) -> Result<Link, Error> {
     let host = host_name(parent.index, slot);
-    let noarp = create.mode.unwrap_or(port.entry()?.mode()) .is_l3();
+    let noarp = create.mode.unwrap_or(port.entry()?.mode()).is_l3();
     // The kernel gives the peer an index of our choice only if the host end has one, too.
     let host_index = match create.index {
         None => None,

@@ -97,12 +97,23 @@ pub(crate) struct Memory {
     pub(crate) world: World,
     /// The host ends whose devices may have changed since; `None`: all of them.
     pub(crate) changed: Option<BTreeSet<u32>>,
+    /// Whether the next routers are those that the last look saw. A host may have a million routes.
+    pub(crate) knows_gateways: bool,
 }
 
 impl Memory {
     /// Nothing is known of anything.
     pub(crate) fn forget(&mut self) {
         self.changed = None;
+        self.knows_gateways = false;
+    }
+
+    /// The next routers behind a parent, if they were seen and no route has changed.
+    fn gateways(&self, parent: &Link) -> Option<BTreeSet<IpAddr>> {
+        let port = self.world.ports.get(&parent.index)?;
+        // Those behind the bridge count that it is a port of.
+        let same = port.parent.as_ref()?.master == parent.master;
+        (same && self.knows_gateways).then(|| port.gateways.clone())
     }
 
     /// The device behind `host`, if it was seen and nothing has happened to it or its host end.
@@ -205,15 +216,22 @@ fn view(
         members: port.members(entry.members)?,
         routing: Routing::observe(nl, parent, &entry)?,
         gateways: match links.get(&parent) {
-            Some(_) => gateways(nl, parent)?,
             None => BTreeSet::new(),
+            Some(link) => match memory.gateways(link) {
+                Some(known) => known,
+                None => gateways(nl, parent)?,
+            },
         },
         grants: port.grants()?,
     })
 }
 
 /// Looks at one device.
-pub(crate) fn device(nl: &mut Netlink, host: Option<&Link>, entry: DevEntry) -> Result<DevView, Error> {
+pub(crate) fn device(
+    nl: &mut Netlink,
+    host: Option<&Link>,
+    entry: DevEntry,
+) -> Result<DevView, Error> {
     let mut dev = DevView {
         entry,
         host: None,

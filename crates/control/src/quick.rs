@@ -30,9 +30,11 @@ pub(crate) fn look_at(
             continue;
         }
         // A call that changes the mode changes the devices with it, and is not to be reverted.
-        if locked.store().port(*parent)?.entry()? != port.entry {
+        let now = locked.store().port(*parent)?;
+        if now.entry()? != port.entry {
             return Ok(false);
         }
+        port.grants = now.grants()?;
         for (host, dev) in &mut port.devs {
             if hosts.contains(host) {
                 let fresh = device(nl, dev.host.as_ref(), dev.entry)?;

@@ -89,11 +89,7 @@ pub(crate) struct Routing {
 
 impl Routing {
     /// Of the port of this parent; nothing is asked where there was nothing made.
-    pub(crate) fn observe(
-        nl: &mut Netlink,
-        parent: u32,
-        entry: &PortEntry,
-    ) -> Result<Self, Error> {
+    pub(crate) fn observe(nl: &mut Netlink, parent: u32, entry: &PortEntry) -> Result<Self, Error> {
         let mut found = Self::default();
         if !concerns(entry) {
             return Ok(found);
@@ -179,7 +175,10 @@ pub(crate) fn plan(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one view of the world")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one view of the world"
+)]
 fn set_up(
     steps: &mut Vec<Step>,
     port: u32,

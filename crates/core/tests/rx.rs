@@ -13,7 +13,11 @@ fn expect(what: &str, frame: &[u8], l2: Verdict, l3: Verdict) {
         assert_eq!(received(Mode::L2, flag, frame), l2, "{what}, l2 {flag}");
         assert_eq!(received(Mode::L3, flag, frame), l3, "{what}, l3 {flag}");
         let l3s = received(Mode::L3s, flag, frame);
-        assert_eq!(l3s, Verdict::PASS, "{what}, l3s {flag}: the stack sorts it out");
+        assert_eq!(
+            l3s,
+            Verdict::PASS,
+            "{what}, l3s {flag}: the stack sorts it out"
+        );
     }
 }
 

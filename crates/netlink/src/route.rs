@@ -317,12 +317,7 @@ impl Netlink {
     /// # Errors
     ///
     /// `ENODEV` without the interface, `ENETDOWN` when it is down.
-    pub fn set_route(
-        &mut self,
-        table: u32,
-        address: IpAddr,
-        interface: u32,
-    ) -> Result<(), Error> {
+    pub fn set_route(&mut self, table: u32, address: IpAddr, interface: u32) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewRoute(route(table, address, Some(interface)));
         let ask = Ask::new("route", address.to_string());
         self.request(ask, message, NLM_F_CREATE | NLM_F_REPLACE, &mut |_, _| {})
@@ -352,11 +347,15 @@ impl Netlink {
         let mut message = RuleMessage::default();
         message.header.family = family.into();
         let ask = Ask::new("read", "rules");
-        let rules = self.dump(&ask, &RouteNetlinkMessage::GetRule(message), |kind, body| {
-            (kind == RTM_NEWRULE && u8_of(body) == Some(family.number()))
-                .then(|| Rule::parse(body))
-                .flatten()
-        });
+        let rules = self.dump(
+            &ask,
+            &RouteNetlinkMessage::GetRule(message),
+            |kind, body| {
+                (kind == RTM_NEWRULE && u8_of(body) == Some(family.number()))
+                    .then(|| Rule::parse(body))
+                    .flatten()
+            },
+        );
         match rules {
             // A kernel without policy routing, or without IPv6.
             Err(err) if err.is(Errno::EOPNOTSUPP) || err.is(Errno::EAFNOSUPPORT) => Ok(Vec::new()),
@@ -423,7 +422,10 @@ mod tests {
     use super::*;
 
     fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = u16::try_from(4 + value.len()).unwrap().to_ne_bytes().to_vec();
+        let mut bytes = u16::try_from(4 + value.len())
+            .unwrap()
+            .to_ne_bytes()
+            .to_vec();
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(value);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -464,7 +466,11 @@ mod tests {
         let mut via = AF_INET6.to_ne_bytes().to_vec();
         via.push(0);
         via.extend([0xfe; 16]);
-        let bytes = body(AF_INET, 0, &[attr(RTA_OIF, &[7, 0, 0, 0]), attr(RTA_VIA, &via)]);
+        let bytes = body(
+            AF_INET,
+            0,
+            &[attr(RTA_OIF, &[7, 0, 0, 0]), attr(RTA_VIA, &via)],
+        );
         let hops = Route::parse(&bytes).unwrap().hops;
         assert_eq!(hops[0].gateway, Some([0xfe_u8; 16].into()));
     }

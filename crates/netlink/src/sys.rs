@@ -112,7 +112,13 @@ pub(crate) fn bind_packet(socket: BorrowedFd<'_>, ifindex: u32) -> Result<(), Er
     address.sll_ifindex = ifindex.cast_signed();
     // SAFETY: the pointer is to a local that outlives the call, and its length is beside it; the
     // kernel only reads it.
-    let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), SOCKADDR_LL_LEN) };
+    let done = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            SOCKADDR_LL_LEN,
+        )
+    };
     Errno::result(done).map(drop)
 }
 

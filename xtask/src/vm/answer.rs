@@ -68,7 +68,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answers in a folder that [`play`] has filled, as far as it came.
+    /// The answers in a folder that `play` has filled, as far as it came.
     pub(super) fn read_all(folder: &Path) -> Vec<Self> {
         let text = fs::read_to_string(folder.join("answers")).unwrap_or_default();
         text.lines().filter_map(Self::read).collect()

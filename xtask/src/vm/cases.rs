@@ -21,6 +21,7 @@ pub(super) const NOT_COMPARED: &[(&str, &str)] = &[
         "drops",
         "`ipvlan stats`, drops by device and reason (row `drops`)",
     ),
+    ("grants", "addresses given by name (`ipvlan addr`)"),
     ("many", "how our own state and cost grow with the devices"),
     (
         "rough",

@@ -122,7 +122,12 @@ fn a_check_of_sources_is_shown_the_way_back() {
         checks_sources: true,
         ..QUIET
     });
-    let marked = (Family::V4, "lo".to_owned(), Some(ipvlan_abi::ROUTED_MARK), false);
+    let marked = (
+        Family::V4,
+        "lo".to_owned(),
+        Some(ipvlan_abi::ROUTED_MARK),
+        false,
+    );
     assert!(rules(&mut kernel).contains(&marked));
     assert_ne!(kernel.port().entry.bits & PORT_MARK, 0);
     let link = kernel.dev(10).host.clone().expect("a host end");
@@ -173,8 +178,16 @@ fn leaving_the_mode_leaves_nothing_behind() {
 #[test]
 fn a_kernel_without_ipv6_or_without_forced_forwarding_gets_what_it_can() {
     let mut kernel = forwarding(Host { v6: None, ..QUIET });
-    assert!(rules(&mut kernel).iter().all(|(family, ..)| *family == Family::V4));
-    assert!(routes(&mut kernel).iter().all(|(address, _)| address.contains('.')));
+    assert!(
+        rules(&mut kernel)
+            .iter()
+            .all(|(family, ..)| *family == Family::V4)
+    );
+    assert!(
+        routes(&mut kernel)
+            .iter()
+            .all(|(address, _)| address.contains('.'))
+    );
 
     let mut kernel = two(Mode::L3);
     kernel.world.host = QUIET;
