@@ -62,7 +62,7 @@ devices; everything else (addresses, routes, up, netns) stays with \"ip\".
 
 Usage: ipvlan [ OPTIONS ] link { add | del | set | show | help }
        ipvlan [ OPTIONS ] addr { add | del | show | help }
-       ipvlan [ OPTIONS ] stats [ DEV ]
+       ipvlan [ OPTIONS ] stats [ DEV | PARENT ]
        ipvlan agent [ --foreground ]
        ipvlan help [ link | ipvlan | addr | stats | agent ]
 
@@ -157,9 +157,10 @@ What was granted goes with the device.
 ";
 
 const STATS: &str = "\
-Usage: ipvlan [ -j [ -p ] ] stats [ [ dev ] DEV ]
+Usage: ipvlan [ -j [ -p ] ] stats [ [ dev ] { DEV | PARENT } ]
 
-How many frames of a device were dropped, and why. Only reasons that happened.
+How many frames of each device were dropped, and why; and of each parent,
+those that came from the wire. Only reasons that happened.
 The counters of delivered frames are those of \"ipvlan -s link show\".
 ";
 
