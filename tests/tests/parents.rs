@@ -275,12 +275,7 @@ fn what_is_no_ethernet_interface_is_no_parent() {
             );
             assert_eq!(done.status, 2, "{mode} on {parent}: {done:?}");
             // Why, says ours of most; the driver says it in the kernel's log.
-            let explains = Backend::is_ours() && *parent != "vrf0";
-            let why = if explains {
-                *parent
-            } else {
-                "Invalid argument"
-            };
+            let why = differs("refusals", *parent, "Invalid argument");
             assert!(done.stderr.contains(why), "{mode} on {parent}: {done:?}");
             assert!(
                 net.host.find_link("x0").is_none(),

@@ -16,7 +16,9 @@ use ipvlan_tests::packet::{
     next, padding_header,
 };
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Backend, Dice, Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually};
+use ipvlan_tests::{
+    Backend, Dice, Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually, prepare_for_l3s,
+};
 
 const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
 
@@ -66,6 +68,9 @@ fn assert_well(net: &Net, flag: &str, after: &str) {
 }
 
 fn set_mode(net: &Net, mode: Mode, flag: &str) {
+    if mode == Mode::L3s {
+        prepare_for_l3s(&net.host);
+    }
     let dev = net.dev(0);
     net.ip(
         &dev.ns,

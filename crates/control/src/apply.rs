@@ -225,7 +225,12 @@ fn setting_path(family: Family, interface: &str, name: &str) -> PathBuf {
 }
 
 /// Writes a setting of an interface of the calling thread's namespace.
-fn write_setting(family: Family, interface: &str, name: &str, value: &str) -> Result<(), Error> {
+pub(crate) fn write_setting(
+    family: Family,
+    interface: &str,
+    name: &str,
+    value: &str,
+) -> Result<(), Error> {
     let path = setting_path(family, interface, name);
     match fs::write(&path, value) {
         // Renamed or gone just now, or a name that is not UTF-8: nothing that concerns others.

@@ -14,12 +14,12 @@ use std::os::fd::AsFd as _;
 
 use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
 use ipvlan_datapath_bpf::{Capacity, Port};
-use ipvlan_netlink::{AddrGenMode, Link, LinkChange, NetNs, Netlink, VethPair, netns};
+use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, NetNs, Netlink, VethPair, netns};
 use nix::errno::Errno;
 
 use crate::agent;
 use crate::api::{Change, Create, set_port};
-use crate::apply::change_device;
+use crate::apply::{change_device, write_setting};
 use crate::error::Error;
 use crate::handover;
 use crate::observe::{host_name, parse_host_name};
@@ -173,7 +173,7 @@ fn parent(nl: &mut Netlink, name: &str) -> Result<Link, Error> {
         return bad("the loopback device");
     }
     if link.kind.as_deref() == Some("vrf") {
-        return bad("a VRF, which has no wire");
+        return bad("a VRF");
     }
     if link.layer_type != ARPHRD_ETHER {
         return bad("a device without MAC addresses");
@@ -234,6 +234,8 @@ fn create_locked(
         ..LinkChange::default()
     };
     change_device(nl, host.index, &host_change)?;
+    // On a host that is a router it would tell the device that it listens to routers' groups.
+    write_setting(Family::V6, &host.name, "forwarding", "0")?;
     in_place(
         nl,
         create,

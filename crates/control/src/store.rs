@@ -17,9 +17,9 @@
 //! [`prepare`] goes where it is, if this process was put into a mount namespace of its own:
 //! `ip netns exec` mounts a fresh /sys over the one with the bpffs.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -430,10 +430,11 @@ impl Locked {
     }
 }
 
+/// Nobody but root looks in, however the bpffs is mounted.
 fn create_dir(dir: &Path) -> Result<(), Error> {
     let mut tries = 0;
     loop {
-        match fs::create_dir_all(dir) {
+        match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
             Ok(()) => return Ok(()),
             // Whoever has just left removes the directory, or the one above it, at this moment.
             Err(error)

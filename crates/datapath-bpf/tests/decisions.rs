@@ -414,7 +414,8 @@ fn the_ebpf_build_decides_as_the_native_build() {
             | DropReason::NoPort
             | DropReason::Copy
             | DropReason::Rewrite
-            | DropReason::ChecksumPending => false,
+            | DropReason::ChecksumPending
+            | DropReason::Flood => false,
             // A frame shorter than its header does not get into a test run.
             DropReason::Runt => false,
             _ => true,

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cases::Case;
+use crate::run::{On as _, Result};
 
 /// Whose devices a test is run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +41,8 @@ impl Backend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Ok,
+    /// Not at first, but by itself.
+    Second,
     Failed,
     /// It was not done in time, or the machine died.
     NoAnswer,
@@ -50,9 +53,17 @@ impl Outcome {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Second => "ok 2nd",
             Self::Failed => "FAILED",
             Self::NoAnswer => "no answer",
         }
+    }
+}
+
+impl Outcome {
+    /// Whether it did what was expected of it.
+    pub(super) fn is_well(self) -> bool {
+        matches!(self, Self::Ok | Self::Second)
     }
 }
 
@@ -68,6 +79,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Writes answers as [`Self::read_all`] reads them.
+    pub(super) fn write_all(answers: &[Self], folder: &Path) -> Result {
+        let lines: String = answers.iter().map(Self::line).collect();
+        let file = folder.join("answers");
+        fs::write(&file, lines).on(&file)
+    }
+
     /// The answers in a folder that `play` has filled, as far as it came.
     pub(super) fn read_all(folder: &Path) -> Vec<Self> {
         let text = fs::read_to_string(folder.join("answers")).unwrap_or_default();
@@ -92,6 +110,7 @@ impl Answer {
             case: Case::parse(words.next()?)?,
             outcome: match words.next()? {
                 "ok" => Outcome::Ok,
+                "ok-2nd" => Outcome::Second,
                 "FAILED" => Outcome::Failed,
                 _ => Outcome::NoAnswer,
             },
@@ -112,7 +131,8 @@ mod tests {
 
     #[test]
     fn an_answer_comes_out_of_its_line_as_it_went_in() {
-        for outcome in [Outcome::Ok, Outcome::Failed, Outcome::NoAnswer] {
+        use Outcome::{Failed, NoAnswer, Ok, Second};
+        for outcome in [Ok, Second, Failed, NoAnswer] {
             let answer = Answer {
                 backend: Backend::Ours,
                 case: Case::parse("flags::a").unwrap(),

@@ -25,7 +25,7 @@ $b mkdir -p /newroot/dev/pts /newroot/dev/shm /newroot/run/netns /newroot/run/lo
 $b mount -t devpts devpts /newroot/dev/pts
 $b mount -t tmpfs shm /newroot/dev/shm
 $b mount -t cgroup2 cgroup2 /newroot/sys/fs/cgroup
-$b mount -t bpf bpf /newroot/sys/fs/bpf
+$b mount -t bpf -o mode=700 bpf /newroot/sys/fs/bpf
 $b mount -t debugfs debugfs /newroot/sys/kernel/debug
 $b mount -t tracefs tracefs /newroot/sys/kernel/tracing
 $b ln -s /proc/self/fd /newroot/dev/fd

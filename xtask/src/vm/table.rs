@@ -54,7 +54,7 @@ impl Table {
 
     fn well(&self, case: &Case) -> bool {
         let mut columns = self.columns.iter();
-        columns.all(|column| Self::outcome(column, case) == Outcome::Ok)
+        columns.all(|column| Self::outcome(column, case).is_well())
     }
 
     fn explained(&self, case: &Case) -> bool {
@@ -68,7 +68,7 @@ impl Table {
                 let outcome = Self::outcome(column, case);
                 (column, case, outcome)
             });
-            cells.filter(|(_, _, outcome)| *outcome != Outcome::Ok)
+            cells.filter(|(_, _, outcome)| !outcome.is_well())
         })
     }
 
@@ -113,9 +113,16 @@ impl Table {
         let failed = self.cases.iter().filter(|case| !self.well(case)).count();
         let well = self.cases.iter().filter(|case| self.well(case));
         let (explained, same): (Vec<&Case>, Vec<_>) = well.partition(|case| self.explained(case));
+        let second = self
+            .columns
+            .iter()
+            .flat_map(|column| column.answers.values());
+        let second = second
+            .filter(|outcome| **outcome == Outcome::Second)
+            .count();
         format!(
             "{} cases: {} the same, {} different with a reason, {failed} failed; {} of {} cells \
-             are not ok",
+             are not ok, {second} were at the second try",
             self.cases.len(),
             same.len(),
             explained.len(),
@@ -194,7 +201,7 @@ mod tests {
     fn the_same_is_what_passes_everywhere_without_a_reason() {
         assert_eq!(
             table().summary(),
-            "4 cases: 1 the same, 1 different with a reason, 2 failed; 2 of 8 cells are not ok"
+            "4 cases: 1 the same, 1 different with a reason, 2 failed; 2 of 8 cells are not ok, 0 were at the second try"
         );
     }
 
