@@ -40,9 +40,10 @@ use nix::sched::{CloneFlags, unshare};
 use crate::announce::Announcer;
 use crate::error::Error;
 use crate::handover::{Away, Heard};
-use crate::observe::Memory;
+use crate::observe::{Memory, PortView};
 use crate::quick::look_at;
 use crate::reconcile::{LOST, reconcile_from};
+use crate::routing;
 use crate::store::Store;
 
 /// After a failure, how long until the next try when no event comes before; doubled each time.
@@ -493,12 +494,18 @@ impl Agent {
                     index,
                     removed,
                     ..
-                } => wake = wake.max(self.concerns(ns, index, removed)),
+                } => {
+                    self.forget_gateways_of(ns, index);
+                    wake = wake.max(self.concerns(ns, index, removed));
+                }
                 Event::Address {
                     ns: Some(ns),
                     index,
                     ..
-                } => wake = wake.max(self.concerns(ns, index, false)),
+                } => {
+                    self.forget_gateways_of(ns, index);
+                    wake = wake.max(self.concerns(ns, index, false));
+                }
                 Event::Moved {
                     ns,
                     index,
@@ -522,12 +529,32 @@ impl Agent {
                     self.memory.knows_gateways = false;
                     wake = Wake::Parents;
                 }
+                // Somebody has changed what l3s made, or what it stands on.
+                Event::Forwarding { ns: Some(ns) } if ns == self.parents => {
+                    let mut ports = self.memory.world.ports.values();
+                    if ports.any(|port| routing::concerns(&port.entry)) {
+                        wake = Wake::Parents;
+                    }
+                }
                 Event::Link { ns: None, .. }
                 | Event::Address { ns: None, .. }
-                | Event::Route { .. } => {}
+                | Event::Route { .. }
+                | Event::Forwarding { .. } => {}
             }
         }
         Ok(wake)
+    }
+
+    /// With a link that goes down, or an address that goes, IPv4 routes go without a word.
+    fn forget_gateways_of(&mut self, ns: Nsid, index: u32) {
+        let mut ports = self.memory.world.ports.iter();
+        let is_ours = |(parent, port): (&u32, &PortView)| {
+            let master = port.parent.as_ref().and_then(|link| link.master);
+            *parent == index || master == Some(index)
+        };
+        if ns == self.parents && ports.any(is_ours) {
+            self.memory.knows_gateways = false;
+        }
     }
 
     /// Whether something that happened to an interface concerns us; notes which device is to be

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipvlan_abi::{DropReason, Flag, Mode};
 use ipvlan_datapath_bpf::Port;
-use ipvlan_netlink::{IfName, Link, NetNs, Netlink, netns};
+use ipvlan_netlink::{IfName, Link, NetNs, Netlink};
 
 use crate::error::Error;
 use crate::reconcile::{reconcile, reconcile_if_any};
@@ -132,13 +132,13 @@ pub fn delete(name: &str) -> Result<(), Error> {
 pub fn change(name: &str, change: Change) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let (parent, place) = match find(&mut nl, name) {
-        Ok((_, origin)) => (origin.parent, origin.nsid),
+        Ok((_, origin)) => (origin.parent, origin.elsewhere()),
         Err(error) => (find_port(&mut nl, name)?.ok_or(error)?, None),
     };
-    let Some(id) = place else {
+    let Some(place) = place else {
         return change_here(&mut nl, parent, change);
     };
-    let home = netns::Finder::default().find(&mut nl, id)?.ok_or_else(|| {
+    let home = place.find(&mut nl)?.ok_or_else(|| {
         Error::Permission(format!(
             "mode and flag belong to all devices of a parent, and the parent of \"{name}\" is in \
              another network namespace; change them there"

@@ -14,7 +14,7 @@ use std::os::fd::AsFd as _;
 
 use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
 use ipvlan_datapath_bpf::{Capacity, Port};
-use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, NetNs, Netlink, VethPair, netns};
+use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, NetNs, Netlink, VethPair};
 use nix::errno::Errno;
 
 use crate::agent;
@@ -52,22 +52,19 @@ pub fn create(create: &Create) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let link = nl.link_by_name(&create.parent)?;
     let origin = link.map(|link| Origin::of(&mut nl, &link)).transpose()?;
-    let Some(Some(Origin {
-        nsid: Some(id),
-        parent,
-        ..
-    })) = origin
-    else {
+    let origin = origin.flatten();
+    let place = origin.as_ref().and_then(Origin::elsewhere);
+    let (Some(Origin { parent, .. }), Some(place)) = (origin, place) else {
         return create_here(create);
     };
     // As in the driver, a device stands for its parent, wherever that is.
-    let home = netns::Finder::default().find(&mut nl, id)?.ok_or_else(|| {
+    let home = place.find(&mut nl)?.ok_or_else(|| {
         Error::Permission(format!(
             "the parent of \"{}\" is in another network namespace; make the device there",
             create.parent
         ))
     })?;
-    let place = match &create.netns {
+    let netns = match &create.netns {
         Some(ns) => ns.try_clone()?,
         None => NetNs::current()?,
     };
@@ -77,7 +74,7 @@ pub fn create(create: &Create) -> Result<(), Error> {
         create_here(&Create {
             parent: parent.name,
             name: create.name.clone(),
-            netns: Some(place),
+            netns: Some(netns),
             ..*create
         })
     })?
@@ -236,6 +233,8 @@ fn create_locked(
     change_device(nl, host.index, &host_change)?;
     // On a host that is a router it would tell the device that it listens to routers' groups.
     write_setting(Family::V6, &host.name, "forwarding", "0")?;
+    // The program lets no advertisement through. Should it ever be gone, the host believes none.
+    write_setting(Family::V6, &host.name, "accept_ra", "0")?;
     in_place(
         nl,
         create,

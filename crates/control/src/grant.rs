@@ -30,7 +30,7 @@ use std::net::IpAddr;
 
 use ipvlan_abi::MAX_GRANTS;
 use ipvlan_datapath_bpf::Port;
-use ipvlan_netlink::{Family, Netlink, Route, RouteFilter, netns};
+use ipvlan_netlink::{Family, Netlink, Route, RouteFilter};
 use nix::errno::Errno;
 
 use crate::api::{Place, find};
@@ -114,16 +114,16 @@ fn change(
 ) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let (parent, host, place) = match find(&mut nl, name) {
-        Ok((_, origin)) => (origin.parent, origin.host_index, origin.nsid),
+        Ok((_, origin)) => (origin.parent, origin.host_index, origin.elsewhere()),
         Err(error) => {
             let (parent, host) = find_elsewhere(name)?.ok_or(error)?;
             (parent, host, None)
         }
     };
-    let Some(id) = place else {
+    let Some(place) = place else {
         return change_here(&mut nl, parent, host, name, change);
     };
-    let home = netns::Finder::default().find(&mut nl, id)?.ok_or_else(|| {
+    let home = place.find(&mut nl)?.ok_or_else(|| {
         Error::Permission(format!(
             "what \"{name}\" may own is said where its parent is, and that is in another network \
              namespace"

@@ -173,9 +173,11 @@ pub(crate) fn follow(nl: &mut Netlink, locked: &Locked, who: &mut Who<'_>) -> Re
             Place::Unknown => store.has_agent(),
         };
         if gone {
-            let _: Travelling = locked.send_away(parent)?;
+            // First what would lead astray; as long as it is not sent away, the next call does it
+            // again.
             forget_routes(nl, &entry)?;
             port.silence()?;
+            let _: Travelling = locked.send_away(parent)?;
         }
     }
     let (mut away, mut missing) = (Away::None, Vec::new());

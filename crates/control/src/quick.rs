@@ -35,6 +35,7 @@ pub(crate) fn look_at(
             return Ok(false);
         }
         port.grants = now.grants()?;
+        port.owners = now.owners()?;
         for (host, dev) in &mut port.devs {
             if hosts.contains(host) {
                 let fresh = device(nl, dev.host.as_ref(), dev.entry)?;

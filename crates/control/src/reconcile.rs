@@ -83,7 +83,7 @@ fn rounds(
             break;
         }
         if steps.iter().any(changes_a_device) {
-            memory.forget();
+            memory.changed = None;
         }
         if let Some(error) = Apply::new(nl, locked.store())
             .all(&steps)
@@ -147,13 +147,24 @@ fn sweep(store: &Store) -> Result<(), Error> {
     locked.remove_abandoned()?;
     for parent in store.ports() {
         let port = store.port(parent)?;
-        if port.is_orphaned()? {
+        if !port.is_orphaned()? {
+            continue;
+        }
+        // A parent that was deleted is not yet a namespace that died: without its port, what is
+        // left of a device would talk to the stack of a host that lives.
+        if port.is_deserted()? {
             port.remove(None)?;
+        } else if let Some(ns) = NetNs::by_cookie(store.cookie()) {
+            return ns.enter(|| {
+                reconcile(&mut Netlink::open()?, &locked)?;
+                locked.release();
+                Ok(())
+            })?;
         }
     }
     for which in store.travelling() {
         let port = store.traveller(which)?;
-        if port.is_orphaned()? || port.is_deserted()? {
+        if port.is_deserted()? {
             port.remove(None)?;
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipvlan_abi::{DropReason, OWNER_PARENT};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::{self, current_cookie};
-use ipvlan_netlink::{Link, Netlink, Nsid};
+use ipvlan_netlink::{Link, NetNs, Netlink, Nsid};
 
 use crate::api::{Place, Shown, ShownPort};
 use crate::error::Error;
@@ -39,6 +39,8 @@ pub(crate) struct Origin {
     /// Id of the namespace that the parent is in; `None`: this one.
     pub(crate) nsid: Option<Nsid>,
     pub(crate) parent: u32,
+    /// Cookie of that namespace, says the alias of the host end, which anybody can write.
+    cookie: u64,
     pub(crate) host_index: u32,
     port: Port,
 }
@@ -69,10 +71,38 @@ impl Origin {
         }
         Ok(Some(Self {
             nsid: link.link_nsid,
+            cookie,
             parent,
             host_index,
             port,
         }))
+    }
+}
+
+impl Origin {
+    /// Where the parent lives, when that is not here.
+    pub(crate) fn elsewhere(&self) -> Option<Elsewhere> {
+        self.nsid.map(|id| Elsewhere {
+            id,
+            cookie: self.cookie,
+        })
+    }
+}
+
+/// The namespace of a parent that is not in this one.
+pub(crate) struct Elsewhere {
+    id: Nsid,
+    cookie: u64,
+}
+
+impl Elsewhere {
+    /// A handle to it, if it can be entered and is the one that the host end names: root in a
+    /// container can make a pair that looks like a device of ours.
+    pub(crate) fn find(&self, nl: &mut Netlink) -> Result<Option<NetNs>, Error> {
+        Ok(match netns::Finder::default().find(nl, self.id)? {
+            Some(home) if home.cookie()? == self.cookie => Some(home),
+            _ => None,
+        })
     }
 }
 

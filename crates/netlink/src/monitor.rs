@@ -26,6 +26,9 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const RTM_NEWNETCONF: u16 = 80;
 const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
 const RTNLGRP_LINK: u32 = 1;
@@ -33,6 +36,10 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV6_RULE: u32 = 19;
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_IPV6_NETCONF: u32 = 25;
 const RTNLGRP_NSID: u32 = 28;
 const IFINFOMSG_LEN: usize = 16;
 const RTMSG_LEN: usize = 12;
@@ -97,6 +104,11 @@ pub enum Event {
     },
     /// A route by way of a next router came, changed or went.
     Route {
+        /// Where.
+        ns: Option<Nsid>,
+    },
+    /// A policy rule came or went, or an interface began or ceased to forward.
+    Forwarding {
         /// Where.
         ns: Option<Nsid>,
     },
@@ -178,6 +190,10 @@ impl Monitor {
             RTNLGRP_IPV6_IFADDR,
             RTNLGRP_IPV4_ROUTE,
             RTNLGRP_IPV6_ROUTE,
+            RTNLGRP_IPV4_RULE,
+            RTNLGRP_IPV6_RULE,
+            RTNLGRP_IPV4_NETCONF,
+            RTNLGRP_IPV6_NETCONF,
             RTNLGRP_NSID,
         ] {
             socket.add_membership(group).map_err(step("join a group"))?;
@@ -255,6 +271,7 @@ fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Vec<Event> {
             .get(RTMSG_LEN..)
             .is_some_and(|attrs| attributes(attrs).any(|(kind, _)| NEXT_ROUTER.contains(&kind)))
             .then_some(Event::Route { ns }),
+        RTM_NEWRULE | RTM_DELRULE | RTM_NEWNETCONF => Some(Event::Forwarding { ns }),
         // What another namespace calls its neighbours is not our business.
         RTM_NEWNSID if ns.is_none() => nsid::parse(body).map(Event::NsidAdded),
         RTM_DELNSID if ns.is_none() => nsid::parse(body).map(Event::NsidRemoved),
