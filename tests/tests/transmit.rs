@@ -181,11 +181,11 @@ fn a_packet_that_contradicts_itself_in_l3() {
         let frame = ethernet(net.mac(), net.mac(), ethertype::IPV4, &packet);
         let _: Result<(), _> = sender.try_send(&frame);
     };
-    send(b"<header>", |packet| packet[0] = 0x44);
-    send(b"<version>", |packet| packet[0] = 0x55);
     send(b"<well>", |_| ());
     let seen = wire.find(PATIENCE, |seen| seen.contains(b"<well>"));
     assert!(seen.is_some(), "a sign of life");
+    send(b"<header>", |packet| packet[0] = 0x44);
+    send(b"<version>", |packet| packet[0] = 0x55);
     let seen = wire.heard();
     let leaves = differs("l3-malformed", false, true);
     for word in [&b"<header>"[..], b"<version>"] {

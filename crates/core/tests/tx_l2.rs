@@ -166,12 +166,12 @@ fn an_arp_request_goes_to_the_sibling_that_owns_its_target_or_else_to_the_wire()
 }
 
 #[test]
-fn asking_for_an_address_of_ones_own_looks_for_a_duplicate_out_there() {
-    let wire = Verdict::WIRE;
+fn asking_for_an_address_of_ones_own_looks_for_a_duplicate_everywhere() {
+    let (flood, wire) = (Verdict::FLOOD, Verdict::WIRE);
     let probe = arp_broadcast(REQUEST, OWN, [0; 4], SENDER4);
-    expect_sealed("ARP probe", &probe, wire, wire, wire);
+    expect_sealed("ARP probe", &probe, flood, wire, flood);
     let probe = solicitation(OWN, [0; 16], SENDER6);
-    expect_sealed("DAD", &probe, wire, wire, wire);
+    expect_sealed("DAD", &probe, flood, wire, flood);
 }
 
 #[test]
