@@ -28,7 +28,7 @@
 //!
 //! Kernel: `ipvlan_xmit_mode_l2()`, `ipvlan_xmit_mode_l3()`, `ipvlan_process_outbound()`.
 
-use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, PortEntry};
+use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, Owner, PortEntry};
 
 use crate::frame::{
     ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, MAC_CONTROL, Mac,
@@ -152,26 +152,41 @@ fn tx_group<F: Frame, O: Owners>(
     if matches!(port.flag(), Flag::Private) {
         return send(port, frame, Verdict::WIRE);
     }
-    let (asked, is_probe) = match ethernet.ethertype {
+    // A probe concerns whoever tries the same address at this moment, and is no owner yet; also when
+    // its sender already counts as the owner.
+    let asked = match ethernet.ethertype {
         ARP => match Arp::of(frame) {
-            Some(arp) if arp.is_question() => (owners.v4(arp.target), arp.is_from_nobody()),
+            Some(arp) if arp.is_question() => match owners.v4(arp.target) {
+                owner if is_open(owner, sender) && arp.is_from_nobody() => {
+                    return send(port, frame, Verdict::FLOOD);
+                }
+                owner => owner,
+            },
             _ => return send(port, frame, Verdict::FLOOD),
         },
         IPV6 => match nd::solicited(frame) {
             0 => return send(port, frame, Verdict::FLOOD),
-            target => (owners.v6(&target.to_le_bytes()), nd::is_from_nobody(frame)),
+            target => match owners.v6(&target.to_le_bytes()) {
+                owner if is_open(owner, sender) && nd::is_from_nobody(frame) => {
+                    return send(port, frame, Verdict::FLOOD);
+                }
+                owner => owner,
+            },
         },
         _ => return send(port, frame, Verdict::FLOOD),
     };
-    // Asking for an address of one's own is looking for a duplicate, and that is out there, or with a
-    // sibling that tries the same one at this moment.
+    // Asking for an address of one's own is looking for a duplicate, and that is out there.
     if asked.is_device() && asked.ifindex != sender {
         Verdict::deliver(asked)
-    } else if is_probe && asked.kind != OWNER_PARENT {
-        send(port, frame, Verdict::FLOOD)
     } else {
         send(port, frame, Verdict::WIRE)
     }
+}
+
+/// Whether nobody has the address for certain but, perhaps, the sender.
+#[inline(always)]
+fn is_open(owner: Owner, sender: u32) -> bool {
+    owner.ifindex == 0 || owner.ifindex == sender
 }
 
 #[inline(always)]
