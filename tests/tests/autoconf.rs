@@ -199,8 +199,14 @@ fn a_tentative_address_is_asked_for_where_it_is_tried() {
         let owns = || net.shown().to_string().contains("fd00::70");
         assert!(eventually(PATIENCE, owns), "{}", net.shown());
     }
-    let done = sibling.try_sh("ip addr add fd00::70/64 dev ipvl1 nodad");
-    assert_eq!(done.ok(), differs("duplicate", true, false), "{done:?}");
+    let take_it = || {
+        let done = sibling.try_sh("ip addr add fd00::70/64 dev ipvl1 nodad");
+        assert_eq!(done.ok(), differs("duplicate", true, false), "{done:?}");
+    };
+    // With ours the sibling would have it, say so, and end what is tried.
+    if !Backend::is_ours() {
+        take_it();
+    }
     thread::sleep(Duration::from_millis(300));
     assert!(is_said(ns, "fd00::70", "tentative"), "it still tries");
     let (unspecified, group) = (Ipv6Addr::UNSPECIFIED, nd::solicited_node(target));
@@ -223,6 +229,7 @@ fn a_tentative_address_is_asked_for_where_it_is_tried() {
     );
     if Backend::is_ours() {
         // A duplicate that its own stack does not use is no claim any more.
+        take_it();
         Wire::of(&net).is_for("fd00::70", "ipvl1");
     }
 }
