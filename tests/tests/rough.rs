@@ -332,20 +332,27 @@ fn traffic_goes_on_without_an_agent() {
 
 #[test]
 fn a_host_that_dies_without_an_agent_is_cleaned_up_after() {
-    let mut net = Net::new(Mode::L2).devices(1).build();
-    for agent in net.agents() {
-        kill_hard(agent);
+    for of_another_version in [false, true] {
+        let mut net = Net::new(Mode::L2).devices(1).build();
+        for agent in net.agents() {
+            kill_hard(agent);
+        }
+        let state = net.state();
+        if of_another_version {
+            // One that has other maps than this one looks for.
+            let port = state.join(net.host.index("eth0").to_string());
+            std::fs::remove_file(port.join("port")).expect("a pinned map");
+        }
+        net.devices.clear();
+        net.host.kill();
+        let other = Net::new(Mode::L2).devices(1).build();
+        drop(other);
+        assert!(
+            eventually(PATIENCE, || !state.exists()),
+            "the next agent's start sweeps what a dead namespace left: {}",
+            state.display()
+        );
     }
-    let state = net.state();
-    net.devices.clear();
-    net.host.kill();
-    let other = Net::new(Mode::L2).devices(1).build();
-    drop(other);
-    assert!(
-        eventually(PATIENCE, || !state.exists()),
-        "the next agent's start sweeps what a dead namespace left: {}",
-        state.display()
-    );
 }
 
 #[test]

@@ -32,6 +32,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Event, Mac, Monitor, NetNs, Netlink, Nsid, netns};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -619,10 +620,10 @@ impl Agent {
         if let Some(locked) = self.store.lock_existing()? {
             locked.remove_abandoned()?;
             for parent in self.store.ports() {
-                self.store.port(parent)?.remove(None)?;
+                Port::remove_rest(&self.store.port_dir(parent))?;
             }
             for which in self.store.travelling() {
-                self.store.traveller(which)?.remove(None)?;
+                Port::remove_rest(&self.store.traveller_dir(which))?;
             }
             locked.release_with_agent(lock);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{NetNs, Netlink};
 
 use crate::apply::Apply;
@@ -146,14 +147,15 @@ fn sweep(store: &Store) -> Result<(), Error> {
     // Whoever makes a port holds this lock, dead namespace or not.
     locked.remove_abandoned()?;
     for parent in store.ports() {
-        let port = store.port(parent)?;
-        if !port.is_orphaned()? {
+        // By its pins alone: another version may have made it.
+        let dir = store.port_dir(parent);
+        if Port::parent_index_in(&dir)? != Some(0) {
             continue;
         }
         // A parent that was deleted is not yet a namespace that died: without its port, what is
         // left of a device would talk to the stack of a host that lives.
-        if port.is_deserted()? {
-            port.remove(None)?;
+        if Port::is_deserted_in(&dir)? {
+            Port::remove_rest(&dir)?;
         } else if let Some(ns) = NetNs::by_cookie(store.cookie()) {
             return ns.enter(|| {
                 reconcile(&mut Netlink::open()?, &locked)?;
@@ -163,9 +165,9 @@ fn sweep(store: &Store) -> Result<(), Error> {
         }
     }
     for which in store.travelling() {
-        let port = store.traveller(which)?;
-        if port.is_deserted()? {
-            port.remove(None)?;
+        let dir = store.traveller_dir(which);
+        if Port::is_deserted_in(&dir)? {
+            Port::remove_rest(&dir)?;
         }
     }
     // Whoever was killed over a handover left it to us.

@@ -30,7 +30,7 @@ impl Port {
         Self::parent_index_in(self.dir())
     }
 
-    /// The same of a port that was not opened.
+    /// The same of a port that was not opened: another version's, perhaps.
     pub fn parent_index_in(dir: &Path) -> Result<Option<u32>, Error> {
         let path = dir.join(PARENT_LINK);
         match path.exists() {
@@ -94,7 +94,7 @@ impl Port {
     /// Each pinned link is called by the index that it tells.
     fn rename_links(&self) -> Result<(), Error> {
         for (from, to) in [("device_link_", MOVING), (MOVING, "device_link_")] {
-            let names = self.pins()?;
+            let names = pins(self.dir())?;
             for name in names.iter().filter(|name| name.starts_with(from)) {
                 let path = self.dir().join(name);
                 let index = link_index(&path)?;
@@ -118,26 +118,15 @@ impl Port {
         Ok(())
     }
 
-    fn pins(&self) -> Result<Vec<String>, Error> {
-        let list = fs::read_dir(self.dir()).map_err(|source| Error::File {
-            op: "list",
-            path: self.dir().to_owned(),
-            source,
-        })?;
-        Ok(list
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect())
-    }
-
-    /// Whether no device is left, as far as their links tell; with clsact there are none, and the
-    /// answer is no.
-    pub fn is_deserted(&self) -> Result<bool, Error> {
-        if self.parent_index()?.is_none() {
+    /// Whether the port in `dir`, of whatever version, has no device left, as far as their links
+    /// tell; with clsact there are none, and the answer is no.
+    pub fn is_deserted_in(dir: &Path) -> Result<bool, Error> {
+        if Self::parent_index_in(dir)?.is_none() {
             return Ok(false);
         }
-        for name in self.pins()? {
+        for name in pins(dir)? {
             let is_device = name.starts_with("device_link_") || name.starts_with(MOVING);
-            if is_device && link_index(&self.dir().join(name))? != 0 {
+            if is_device && link_index(&dir.join(name))? != 0 {
                 return Ok(false);
             }
         }
@@ -202,6 +191,17 @@ impl Port {
         }
         Ok(())
     }
+}
+
+fn pins(dir: &Path) -> Result<Vec<String>, Error> {
+    let list = fs::read_dir(dir).map_err(|source| Error::File {
+        op: "list",
+        path: dir.to_owned(),
+        source,
+    })?;
+    Ok(list
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect())
 }
 
 fn link_index(path: &Path) -> Result<u32, Error> {

@@ -18,7 +18,6 @@ use crate::OBJECT;
 use crate::attach::Hook;
 use crate::error::Error;
 use crate::pod::Raw;
-use crate::sys::tcx_link_ifindex;
 
 pub(crate) const PARENT_INGRESS: &str = "parent_ingress";
 pub(crate) const DEVICE_EGRESS: &str = "device_egress";
@@ -324,17 +323,6 @@ impl Port {
             .map_err(|source| map("read", "drops", source))
     }
 
-    /// Whether the parent is gone: a pinned link outlives its interface as an empty one. With
-    /// clsact there is no link to ask, and the answer is no.
-    pub fn is_orphaned(&self) -> Result<bool, Error> {
-        let path = self.dir.join(PARENT_LINK);
-        if !path.exists() {
-            return Ok(false);
-        }
-        let ifindex = tcx_link_ifindex(&path).map_err(|source| file("read link", &path, source))?;
-        Ok(ifindex == 0)
-    }
-
     /// The program that only decides, loaded over this port's maps, for `BPF_PROG_TEST_RUN`. Its
     /// answer: `decide` in package `ipvlan-bpf`.
     pub fn load_decide(&self) -> Result<SchedClassifier, Error> {
@@ -376,7 +364,8 @@ impl Port {
         remove_pins(&self.dir)
     }
 
-    /// Removes a directory of pins that may be half-made, so that [`Self::open`] would fail.
+    /// Removes a directory of pins that [`Self::open`] would not open: half-made, or another
+    /// version's.
     pub fn remove_rest(dir: &Path) -> Result<(), Error> {
         remove_pins(dir)
     }
