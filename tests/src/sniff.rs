@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt,
 };
 
 use crate::ns::Ns;
@@ -174,6 +174,7 @@ impl Sniffer {
 #[derive(Debug)]
 pub struct Sender {
     fd: OwnedFd,
+    index: u32,
     header: bool,
 }
 
@@ -184,6 +185,7 @@ impl Sender {
         let index = ns.index(interface);
         Self {
             fd: ns.enter(|| packet_socket(index)),
+            index,
             header: false,
         }
     }
@@ -221,7 +223,7 @@ impl Sender {
     /// The kernel's, for instance `ENOBUFS` where the datapath dropped it.
     pub fn try_send(&self, frame: &[u8]) -> Result<(), Errno> {
         assert!(!self.header, "frames of this socket have a header");
-        self.raw(frame)
+        self.raw(frame, frame)
     }
 
     /// Sends a frame whose checksum is to be written later at `start` + `offset`, over what is
@@ -238,12 +240,15 @@ impl Sender {
         bytes.extend(start.to_ne_bytes());
         bytes.extend(offset.to_ne_bytes());
         bytes.extend(frame);
-        self.raw(&bytes)
+        self.raw(frame, &bytes)
     }
 
-    fn raw(&self, bytes: &[u8]) -> Result<(), Errno> {
-        use std::os::fd::AsRawFd as _;
-        send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)
+    /// With the frame's own EtherType, as DHCP clients and arping do: the driver of Linux 6.1 does not
+    /// look for it, and takes a frame without one for something else than IP.
+    fn raw(&self, frame: &[u8], bytes: &[u8]) -> Result<(), Errno> {
+        let kind = frame.get(12..14).and_then(|kind| kind.first_chunk());
+        let protocol = kind.map_or(0, |kind| u16::from_be_bytes(*kind));
+        sys::send_to(self.fd.as_fd(), self.index, protocol, bytes)
     }
 }
 

@@ -22,14 +22,41 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, ifindex: u32) -> Result<(), Errno> {
 
 /// Binds a packet socket to one interface and one protocol.
 pub(crate) fn bind_to(fd: BorrowedFd<'_>, ifindex: u32, protocol: u16) -> Result<(), Errno> {
+    let address = link_layer(ifindex, protocol);
+    // SAFETY: the pointer is to a local that outlives the call, and its length is beside it.
+    let done = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) };
+    Errno::result(done).map(drop)
+}
+
+/// Sends a frame of this EtherType by an interface.
+pub(crate) fn send_to(
+    fd: BorrowedFd<'_>,
+    ifindex: u32,
+    protocol: u16,
+    frame: &[u8],
+) -> Result<(), Errno> {
+    let address = link_layer(ifindex, protocol);
+    // SAFETY: both pointers are to what outlives the call, and their lengths are beside them.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const address).cast(),
+            ADDRESS_LEN,
+        )
+    };
+    Errno::result(sent).map(drop)
+}
+
+fn link_layer(ifindex: u32, protocol: u16) -> libc::sockaddr_ll {
     // SAFETY: sockaddr_ll is a C struct of integers; all zeroes is a value of it.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = AF_PACKET;
     address.sll_protocol = protocol.to_be();
     address.sll_ifindex = ifindex.cast_signed();
-    // SAFETY: the pointer is to a local that outlives the call, and its length is beside it.
-    let done = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) };
-    Errno::result(done).map(drop)
+    address
 }
 
 /// Switches an integer option of level `SOL_PACKET` on.

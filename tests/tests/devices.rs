@@ -195,14 +195,14 @@ fn a_new_device_is_seen_to_be_up() {
         net.look(&net.host, "v0")
     );
     // The first change of carrier sets it right.
-    net.host.sh("ip link set dev eth0 down");
+    net.lan.sh("ip link set dev lan0 down");
     let state = |wanted: &str| {
         eventually(PATIENCE, || {
             net.look(&net.host, "v0")["operstate"] == wanted
         })
     };
     assert!(state("LOWERLAYERDOWN") || state("DOWN"));
-    net.host.sh("ip link set dev eth0 up");
+    net.lan.sh("ip link set dev lan0 up");
     assert!(state("UP"), "{}", net.look(&net.host, "v0"));
 }
 
