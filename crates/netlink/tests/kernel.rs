@@ -206,8 +206,9 @@ fn link_ids_are_those_of_the_asking_socket() {
     in_new_ns(|| {
         let (there, third) = (new_ns(), new_ns());
         let mut nl = Netlink::open().unwrap();
-        // So that the ids in the two namespaces differ.
-        let _: Nsid = nl.assign_nsid(new_ns().as_fd()).unwrap();
+        // So that the ids in the two namespaces differ. Held, or its id would soon be free again.
+        let held = new_ns();
+        let _: Nsid = nl.assign_nsid(held.as_fd()).unwrap();
         let id = nl.assign_nsid(there.as_fd()).unwrap();
         let mut nl_there = Netlink::open_in(&there).unwrap();
         nl_there
@@ -229,6 +230,7 @@ fn link_ids_are_those_of_the_asking_socket() {
         let a0 = named(&mut nl_there, "a0");
         assert_eq!(a0.link_nsid, nl_there.nsid_of(third.as_fd()).unwrap());
         assert_ne!(a0.link_nsid, third_id, "counted by its own namespace");
+        drop(held);
     });
 }
 
