@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use crate::run::{On, Result, fail, note};
 use crate::workspace;
@@ -26,10 +27,9 @@ pub(crate) fn rows() -> Result {
     let folder = root.join("tests/tests");
     let mut tests = Vec::new();
     for entry in fs::read_dir(&folder).on(&folder)? {
-        let file = entry.on(&folder)?.path();
-        if file.extension().is_some_and(|end| end == "rs") {
-            tests.push(fs::read_to_string(&file).on(&file)?);
-        }
+        let mut text = String::new();
+        read(&entry.on(&folder)?.path(), &mut text)?;
+        tests.push(text);
     }
     let wrong = compare(&page, &tests, NOT_SHOWN);
     if wrong.is_empty() {
@@ -40,6 +40,19 @@ pub(crate) fn rows() -> Result {
         return Ok(());
     }
     Err(fail(wrong.join("\n       ")))
+}
+
+/// All that is written in a test program: a file, or a folder of modules, whose tables and calls of
+/// `differs` belong together.
+fn read(place: &Path, into: &mut String) -> Result {
+    if place.is_dir() {
+        for entry in fs::read_dir(place).on(place)? {
+            read(&entry.on(place)?.path(), into)?;
+        }
+    } else if place.extension().is_some_and(|end| end == "rs") {
+        into.push_str(&fs::read_to_string(place).on(place)?);
+    }
+    Ok(())
 }
 
 fn compare(page: &str, tests: &[String], not_shown: &[(&str, &str)]) -> Vec<String> {
@@ -86,7 +99,7 @@ fn ids(page: &str) -> impl Iterator<Item = &str> {
         .filter_map(|line| Some(line.strip_prefix("| `")?.split_once("` |")?.0))
 }
 
-/// The rows that a file of tests names in calls of `differs`, and whether it has calls that take
+/// The rows that a program of tests names in calls of `differs`, and whether it has calls that take
 /// them from a table.
 fn names(text: &str) -> (BTreeSet<&str>, bool) {
     let mut found = BTreeSet::new();

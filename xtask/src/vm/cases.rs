@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::run::{On, Result, fail, read, run};
 use crate::workspace::{self, Graph};
 
-/// Files of tests that are about our program and have no counterpart in the driver. A file that is
-/// not named here is compared.
+/// Files (or folders) of tests that are about our program and have no counterpart in the driver. One
+/// that is not named here is compared.
 pub(super) const NOT_COMPARED: &[(&str, &str)] = &[
     (
         "agent",
@@ -37,7 +37,7 @@ pub(super) struct Cases {
     ipvlan: PathBuf,
 }
 
-/// A test, and the file in `tests/tests` that it is in.
+/// A test, by its path of modules, and the file or folder in `tests/tests` that it is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Case {
     pub(super) file: String,
@@ -79,7 +79,7 @@ impl Cases {
         for (file, _) in NOT_COMPARED {
             if !programs.iter().any(|(name, _)| name == file) {
                 return Err(fail(format!(
-                    "no file {file}.rs in tests/tests: take it out of NOT_COMPARED in xtask"
+                    "no {file} in tests/tests: take it out of NOT_COMPARED in xtask"
                 )));
             }
         }
