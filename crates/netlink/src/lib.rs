@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `socket.rs` | one request, its answers, its ack; extended-ack text; dumps that were torn are asked again |
-//! | `link.rs` | [`Link`], [`VethPair`], [`LinkChange`] and the [`Netlink`] calls for them |
+//! | `link/read.rs` | [`Link`], and the [`Netlink`] calls that read one |
+//! | `link/change.rs` | [`VethPair`], [`LinkChange`] and the [`Netlink`] calls for them |
 //! | `addr.rs` | [`Address`] and [`Netlink::addresses`] |
 //! | `route.rs` | [`Route`], [`Rule`] and the calls for them |
 //! | `nsid.rs` | [`Nsid`]: how one namespace counts the others |
