@@ -71,15 +71,26 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Clock::Cpu)]
     pub(crate) clock: Clock,
 
-    /// The CPU to run on; default: the last one this process may use
-    #[arg(long, value_name = "N")]
-    pub(crate) cpu: Option<usize>,
-
     /// IPv6 instead of IPv4
     #[arg(long)]
     ipv6: bool,
 
-    /// The `ipvlan` program that makes ipvlan-l2 and ipvlan-l3; default: beside this one
+    #[command(flatten)]
+    pub(crate) common: Common,
+
+    /// List topologies, paths and workloads, and exit
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// What both measurements are told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// The CPU to run on, and to send from; default: the last one this process may use
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu: Option<usize>,
+
+    /// The `ipvlan` program that makes our devices; default: beside this one
     #[arg(long, value_name = "PATH")]
     ipvlan: Option<PathBuf>,
 
@@ -94,10 +105,16 @@ pub(crate) struct Args {
     /// No progress on standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
 
-    /// List topologies, paths and workloads, and exit
-    #[arg(long)]
-    pub(crate) list: bool,
+impl Common {
+    /// The `ipvlan` program: as told, else the sibling in target/release or target/debug.
+    pub(crate) fn ipvlan(&self) -> PathBuf {
+        self.ipvlan.clone().unwrap_or_else(|| {
+            std::env::current_exe()
+                .map_or_else(|_| "ipvlan".into(), |me| me.with_file_name("ipvlan"))
+        })
+    }
 }
 
 /// The measurements that are not of a frame's way.
@@ -140,34 +157,13 @@ pub(crate) struct Many {
     #[arg(long, value_name = "PER_CELL", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     ms: u64,
 
-    /// The CPU that sends the ARP requests; default: the last one this process may use
-    #[arg(long, value_name = "N")]
-    pub(crate) cpu: Option<usize>,
-
-    /// The `ipvlan` program; default: beside this one
-    #[arg(long, value_name = "PATH")]
-    ipvlan: Option<PathBuf>,
-
-    /// Write everything, every round included, to FILE
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Print Markdown instead of plain text
-    #[arg(long)]
-    pub(crate) markdown: bool,
-
-    /// No progress on standard error
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 impl Many {
     pub(crate) fn per_cell(&self) -> Duration {
         Duration::from_millis(self.ms)
-    }
-
-    pub(crate) fn ipvlan(&self) -> PathBuf {
-        program(self.ipvlan.as_ref())
     }
 }
 
@@ -215,17 +211,6 @@ impl Args {
     pub(crate) fn per_cell(&self) -> Duration {
         Duration::from_millis(self.ms)
     }
-
-    pub(crate) fn ipvlan(&self) -> PathBuf {
-        program(self.ipvlan.as_ref())
-    }
-}
-
-/// The `ipvlan` program: as told, else the sibling in target/release or target/debug.
-fn program(told: Option<&PathBuf>) -> PathBuf {
-    told.cloned().unwrap_or_else(|| {
-        std::env::current_exe().map_or_else(|_| "ipvlan".into(), |me| me.with_file_name("ipvlan"))
-    })
 }
 
 /// In the tables' order and once each, however they were asked for.

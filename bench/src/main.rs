@@ -21,6 +21,7 @@ mod error;
 mod many;
 mod measure;
 mod netns;
+mod publish;
 mod report;
 mod run;
 mod sys;
@@ -34,6 +35,7 @@ use clap::Parser;
 use crate::args::{Args, Command};
 use crate::error::{Error, Result};
 use crate::measure::{Plan, Run};
+use crate::publish::publish;
 use crate::report::Report;
 use crate::topology::{Maker, Net, Topology};
 
@@ -67,7 +69,7 @@ fn bench(args: &Args) -> Result<bool> {
         return Err(Error::NotRoot);
     }
     sys::catch_signals()?;
-    let cpu = measure::choose_cpu(args.cpu)?;
+    let cpu = measure::choose_cpu(args.common.cpu)?;
     let plan = Plan {
         paths: args.paths(),
         works: args.works(),
@@ -76,10 +78,10 @@ fn bench(args: &Args) -> Result<bool> {
         clock: args.clock,
         cpu,
         family: args.family(),
-        tty: !args.quiet,
+        tty: !args.common.quiet,
     };
     let maker = Maker {
-        ipvlan: args.ipvlan(),
+        ipvlan: args.common.ipvlan(),
         family: plan.family,
     };
 
@@ -108,16 +110,7 @@ fn bench(args: &Args) -> Result<bool> {
     drop(nets);
 
     let report = Report::new(&plan, &run);
-    if args.markdown {
-        print!("{}", report.markdown());
-    } else {
-        print!("{}", report.text());
-    }
-    if let Some(file) = &args.json {
-        let text = format!("{:#}\n", report.json());
-        std::fs::write(file, text)
-            .map_err(|source| Error::io(format!("write {}", file.display()), source))?;
-    }
+    publish(&report, &args.common)?;
     Ok(run.failures.is_empty())
 }
 

@@ -28,6 +28,7 @@ use crate::many::arp::Sample;
 use crate::many::life::Life;
 use crate::many::net::{Kind, Parent};
 use crate::measure::{self, rotated};
+use crate::publish::publish;
 use crate::sys;
 
 /// What to measure, and how.
@@ -89,8 +90,8 @@ pub(crate) fn many(args: &Many) -> Result<bool> {
         devices: args.devices,
         rounds: args.rounds,
         per_cell: args.per_cell(),
-        cpu: measure::choose_cpu(args.cpu)?,
-        tty: !args.quiet,
+        cpu: measure::choose_cpu(args.common.cpu)?,
+        tty: !args.common.quiet,
     };
     let mut run = Run::default();
     // All namespaces hang on this, as in `main`.
@@ -98,16 +99,7 @@ pub(crate) fn many(args: &Many) -> Result<bool> {
     measure_all(&plan, parents, &mut run)?;
 
     let report = report::Report::new(&plan, &run);
-    if args.markdown {
-        print!("{}", report.markdown());
-    } else {
-        print!("{}", report.text());
-    }
-    if let Some(file) = &args.json {
-        let text = format!("{:#}\n", report.json());
-        std::fs::write(file, text)
-            .map_err(|source| Error::io(format!("write {}", file.display()), source))?;
-    }
+    publish(&report, &args.common)?;
     Ok(run.failures.is_empty())
 }
 
@@ -127,12 +119,12 @@ fn build(args: &Many, plan: &Plan, run: &mut Run) -> Result<Vec<Pair>> {
         sys::check_interrupt()?;
         plan.say(|| format!("build {kind}"));
         let pair = || {
-            let mut few = Parent::build(kind, "few", FEW, &args.ipvlan())?;
+            let mut few = Parent::build(kind, "few", FEW, &args.common.ipvlan())?;
             let life = few.live(0)?;
             if let Some(failure) = life.failure() {
                 return Err(Error::Absent { what: failure });
             }
-            let many = Parent::build(kind, "many", plan.devices, &args.ipvlan())?;
+            let many = Parent::build(kind, "many", plan.devices, &args.common.ipvlan())?;
             Ok(Pair { few, many })
         };
         match pair() {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::ALL;
 use crate::args::Clock;
 use crate::measure::{Key, Plan, Run, Sample, median};
+use crate::publish::{Publish, with_notes};
 use crate::topology::{Path, Topology};
 use crate::work::Work;
 
@@ -94,43 +95,6 @@ impl<'a> Report<'a> {
         )
     }
 
-    pub(crate) fn text(&self) -> String {
-        let mut out = format!(
-            "{}\nmicroseconds per operation, lower is better\n",
-            self.conditions()
-        );
-        for &work in &self.plan.works {
-            let _: Result<(), _> = write!(out, "\n{}\n{:12}", work.about(), "");
-            for path in &self.plan.paths {
-                let width = if self.has_driver { 37 } else { 30 };
-                let _: Result<(), _> = write!(out, " | {:width$}", path.about());
-            }
-            out.truncate(out.trim_end().len());
-            let _: Result<(), _> = write!(out, "\n{:12}", "");
-            for _ in &self.plan.paths {
-                let _: Result<(), _> =
-                    write!(out, " | {:>7} {:>7}..{:7} bridge", "median", "min", "max");
-                out += if self.has_driver { " driver" } else { "" };
-            }
-            out.push('\n');
-            for topology in self.rows(work) {
-                let _: Result<(), _> = write!(out, "{topology:12}");
-                for &path in &self.plan.paths {
-                    out += " | ";
-                    out += &self.text_cell(self.figure((topology, path, work)));
-                }
-                out.truncate(out.trim_end().len());
-                out.push('\n');
-            }
-        }
-        for note in self.notes() {
-            let _: Result<(), _> = write!(out, "\n{note}");
-        }
-        out.truncate(out.trim_end().len());
-        out.push('\n');
-        out
-    }
-
     fn text_cell(&self, figure: Option<Figure>) -> String {
         let Some(Figure {
             median,
@@ -147,42 +111,6 @@ impl<'a> Report<'a> {
         if self.has_driver {
             out += &format!(" {:>6}", two(driver));
         }
-        out
-    }
-
-    pub(crate) fn markdown(&self) -> String {
-        let mut out = format!(
-            "{}. Microseconds per operation, lower is better: median (min to max), ratio to \
-             veth-bridge{}.\n",
-            self.conditions(),
-            if self.has_driver {
-                ", ratio to the driver in the same mode"
-            } else {
-                ""
-            },
-        );
-        for &work in &self.plan.works {
-            let _: Result<(), _> = write!(out, "\n| {} |", work.about());
-            for path in &self.plan.paths {
-                let _: Result<(), _> = write!(out, " {} |", path.about().replace("->", "→"));
-            }
-            out += "\n|---|";
-            out += &"---|".repeat(self.plan.paths.len());
-            out.push('\n');
-            for topology in self.rows(work) {
-                let _: Result<(), _> = write!(out, "| {topology} |");
-                for &path in &self.plan.paths {
-                    let cell = self.figure((topology, path, work));
-                    let _: Result<(), _> = write!(out, " {} |", self.markdown_cell(cell));
-                }
-                out.push('\n');
-            }
-        }
-        for note in self.notes() {
-            let _: Result<(), _> = write!(out, "\n* {note}");
-        }
-        out.truncate(out.trim_end().len());
-        out.push('\n');
         out
     }
 
@@ -237,7 +165,96 @@ impl<'a> Report<'a> {
         notes
     }
 
-    pub(crate) fn json(&self) -> Value {
+    fn json_cell(&self, key: Key) -> Option<Value> {
+        let (topology, path, work) = key;
+        let samples = self.run.samples.get(&key)?;
+        let figure = self.figure(key)?;
+        Some(json!({
+            "topology": topology.to_string(),
+            "path": path.to_string(),
+            "work": work.name(),
+            "median": figure.median,
+            "min": figure.min,
+            "max": figure.max,
+            "ratio_veth_bridge": figure.bridge,
+            "ratio_driver": figure.driver,
+            "rounds": samples.iter().map(|s| json!({
+                "round": s.round + 1,
+                "us": s.us,
+                "ops": s.ops,
+                "unseen": s.unseen,
+                "ksoftirqd": s.ksoftirqd,
+                "waits": s.waits,
+            })).collect::<Vec<_>>(),
+        }))
+    }
+}
+
+impl Publish for Report<'_> {
+    fn text(&self) -> String {
+        let mut out = format!(
+            "{}\nmicroseconds per operation, lower is better\n",
+            self.conditions()
+        );
+        for &work in &self.plan.works {
+            let _: Result<(), _> = write!(out, "\n{}\n{:12}", work.about(), "");
+            for path in &self.plan.paths {
+                let width = if self.has_driver { 37 } else { 30 };
+                let _: Result<(), _> = write!(out, " | {:width$}", path.about());
+            }
+            out.truncate(out.trim_end().len());
+            let _: Result<(), _> = write!(out, "\n{:12}", "");
+            for _ in &self.plan.paths {
+                let _: Result<(), _> =
+                    write!(out, " | {:>7} {:>7}..{:7} bridge", "median", "min", "max");
+                out += if self.has_driver { " driver" } else { "" };
+            }
+            out.push('\n');
+            for topology in self.rows(work) {
+                let _: Result<(), _> = write!(out, "{topology:12}");
+                for &path in &self.plan.paths {
+                    out += " | ";
+                    out += &self.text_cell(self.figure((topology, path, work)));
+                }
+                out.truncate(out.trim_end().len());
+                out.push('\n');
+            }
+        }
+        with_notes(out, "", &self.notes())
+    }
+
+    fn markdown(&self) -> String {
+        let mut out = format!(
+            "{}. Microseconds per operation, lower is better: median (min to max), ratio to \
+             veth-bridge{}.\n",
+            self.conditions(),
+            if self.has_driver {
+                ", ratio to the driver in the same mode"
+            } else {
+                ""
+            },
+        );
+        for &work in &self.plan.works {
+            let _: Result<(), _> = write!(out, "\n| {} |", work.about());
+            for path in &self.plan.paths {
+                let _: Result<(), _> = write!(out, " {} |", path.about().replace("->", "→"));
+            }
+            out += "\n|---|";
+            out += &"---|".repeat(self.plan.paths.len());
+            out.push('\n');
+            for topology in self.rows(work) {
+                let _: Result<(), _> = write!(out, "| {topology} |");
+                for &path in &self.plan.paths {
+                    let cell = self.figure((topology, path, work));
+                    let _: Result<(), _> = write!(out, " {} |", self.markdown_cell(cell));
+                }
+                out.push('\n');
+            }
+        }
+        with_notes(out, "* ", &self.notes())
+    }
+
+    fn json(&self) -> Value {
         let Plan {
             rounds,
             per_cell,
@@ -269,30 +286,6 @@ impl<'a> Report<'a> {
                 .collect::<Vec<_>>(),
             "failures": self.run.failures,
         })
-    }
-
-    fn json_cell(&self, key: Key) -> Option<Value> {
-        let (topology, path, work) = key;
-        let samples = self.run.samples.get(&key)?;
-        let figure = self.figure(key)?;
-        Some(json!({
-            "topology": topology.to_string(),
-            "path": path.to_string(),
-            "work": work.name(),
-            "median": figure.median,
-            "min": figure.min,
-            "max": figure.max,
-            "ratio_veth_bridge": figure.bridge,
-            "ratio_driver": figure.driver,
-            "rounds": samples.iter().map(|s| json!({
-                "round": s.round + 1,
-                "us": s.us,
-                "ops": s.ops,
-                "unseen": s.unseen,
-                "ksoftirqd": s.ksoftirqd,
-                "waits": s.waits,
-            })).collect::<Vec<_>>(),
-        }))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::many::life::{Life, Series};
 use crate::many::net::Kind;
 use crate::many::{FEW, Plan, Run};
 use crate::measure::median;
+use crate::publish::{Publish, with_notes};
 use crate::report::machine;
 
 #[derive(Debug)]
@@ -300,48 +301,6 @@ impl<'a> Report<'a> {
         tables
     }
 
-    pub(super) fn text(&self) -> String {
-        let mut out = format!("{}\n", self.conditions());
-        for table in self.tables() {
-            let _: Result<(), _> = write!(out, "\n{:46}", table.title);
-            for column in &table.columns {
-                let _: Result<(), _> = write!(out, " {column:>22}");
-            }
-            out.push('\n');
-            for (label, figures) in &table.rows {
-                let _: Result<(), _> = write!(out, "  {label:44}");
-                for figure in figures {
-                    let _: Result<(), _> = write!(out, " {figure:>22}");
-                }
-                out.push('\n');
-            }
-        }
-        for note in self.notes() {
-            let _: Result<(), _> = write!(out, "\n{note}\n");
-        }
-        out
-    }
-
-    pub(super) fn markdown(&self) -> String {
-        let mut out = format!("{}.\n", self.conditions());
-        for table in self.tables() {
-            let _: Result<(), _> = writeln!(
-                out,
-                "\n| {} | {} |\n|---|{}",
-                table.title,
-                table.columns.join(" | "),
-                "---:|".repeat(table.columns.len())
-            );
-            for (label, figures) in &table.rows {
-                let _: Result<(), _> = writeln!(out, "| {label} | {} |", figures.join(" | "));
-            }
-        }
-        for note in self.notes() {
-            let _: Result<(), _> = write!(out, "\n* {note}\n");
-        }
-        out
-    }
-
     /// What a reader must know before believing the tables.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
@@ -364,8 +323,46 @@ impl<'a> Report<'a> {
         }
         notes
     }
+}
 
-    pub(super) fn json(&self) -> Value {
+impl Publish for Report<'_> {
+    fn text(&self) -> String {
+        let mut out = format!("{}\n", self.conditions());
+        for table in self.tables() {
+            let _: Result<(), _> = write!(out, "\n{:46}", table.title);
+            for column in &table.columns {
+                let _: Result<(), _> = write!(out, " {column:>22}");
+            }
+            out.push('\n');
+            for (label, figures) in &table.rows {
+                let _: Result<(), _> = write!(out, "  {label:44}");
+                for figure in figures {
+                    let _: Result<(), _> = write!(out, " {figure:>22}");
+                }
+                out.push('\n');
+            }
+        }
+        with_notes(out, "", &self.notes())
+    }
+
+    fn markdown(&self) -> String {
+        let mut out = format!("{}.\n", self.conditions());
+        for table in self.tables() {
+            let _: Result<(), _> = writeln!(
+                out,
+                "\n| {} | {} |\n|---|{}",
+                table.title,
+                table.columns.join(" | "),
+                "---:|".repeat(table.columns.len())
+            );
+            for (label, figures) in &table.rows {
+                let _: Result<(), _> = writeln!(out, "| {label} | {} |", figures.join(" | "));
+            }
+        }
+        with_notes(out, "* ", &self.notes())
+    }
+
+    fn json(&self) -> Value {
         let series = |series: &Series| {
             json!({
                 "each": series.each,
