@@ -51,7 +51,9 @@ pub use ns::{Done, Ns};
 pub use places::{Found, Heard, Places};
 pub use process::{MARK, Process};
 pub use sniff::{Seen, Sniffer};
-pub use topology::{Builder, Mode, Net, prepare_for_l3s, require_root};
+pub use topology::{
+    Builder, HOST4, HOST6, LAN4, LAN6, Mode, Net, cable, prepare_for_l3s, require_root,
+};
 
 /// How long anything may take that happens by itself, such as the agent following an address. A
 /// busy machine with two processors needs a fraction of it.

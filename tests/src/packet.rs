@@ -10,6 +10,9 @@ pub const BROADCAST: Mac = [0xff; 6];
 /// An address that nobody here has. Wherever it is seen, somebody forged it: `02:66:6f:72:67:65`.
 pub const FORGED: Mac = *b"\x02forge";
 
+/// All nodes on the link, RFC 4291.
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
 /// EtherTypes.
 pub mod ethertype {
     /// IPv4.

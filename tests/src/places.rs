@@ -46,11 +46,10 @@ impl fmt::Display for Found {
 impl Places {
     /// Listens from now on.
     pub fn of(net: &Net) -> Self {
-        let devices = net.devices.iter();
         Self {
             wire: Sniffer::on(&net.lan, "lan0"),
             host: ["eth0", "lo"].map(|name| Sniffer::on(&net.host, name)),
-            devices: devices.map(|dev| Sniffer::on(&dev.ns, &dev.name)).collect(),
+            devices: net.ears(),
         }
     }
 

@@ -2,16 +2,27 @@
 
 use std::fmt;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::device::{Backend, Dev, Ipvlan, kernel_is_since};
 use crate::ns::{Done, Ns};
+use crate::sniff::Sniffer;
 use crate::{PATIENCE, eventually, process as programs};
 
 /// Where the program keeps its state.
 const STATE: &str = "/sys/fs/bpf/ipvlan";
+
+/// The host, which is the parent's own address.
+pub const HOST4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// The same.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+/// The router on the LAN.
+pub const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
+/// The same.
+pub const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
 
 /// Mode of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +33,11 @@ pub enum Mode {
     L3,
     /// The same, and the parent's namespace filters what comes and goes.
     L3s,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::L2, Self::L3, Self::L3s];
 }
 
 impl fmt::Display for Mode {
@@ -207,6 +223,12 @@ impl Net {
         &self.devices[usize::from(number)]
     }
 
+    /// An ear at each device, from now on.
+    pub fn ears(&self) -> Vec<Sniffer> {
+        let devices = self.devices.iter();
+        devices.map(|dev| Sniffer::on(&dev.ns, &dev.name)).collect()
+    }
+
     /// Runs a verb that `ip` and our program have in common (`link add …`, `link set …`,
     /// `link del …`, `-d link show …`) by the one whose devices this test is about.
     pub fn ip(&self, ns: &Ns, words: &str) -> Done {
@@ -347,6 +369,25 @@ impl Done {
 pub fn prepare_for_l3s(host: &Ns) {
     if !kernel_is_since(6, 17) {
         host.sysctl("net/ipv6/conf/all/forwarding", "1");
+    }
+}
+
+/// One more wire: a pair of interfaces that are up, the near one with the addresses 10.N.0.1 and
+/// fd0N::1, the far one with 10.N.0.2 and fd0N::2. N, from 3 to 9, is `network`.
+#[track_caller]
+pub fn cable(near: (&Ns, &str), far: (&Ns, &str), network: u8) {
+    near.0.batch(&format!(
+        "link add {} type veth peer name {} netns {}\n",
+        near.1,
+        far.1,
+        far.0.name()
+    ));
+    for (last, (ns, name)) in [(1, near), (2, far)] {
+        ns.batch(&format!(
+            "link set {name} up\n\
+             addr add 10.{network}.0.{last}/24 dev {name}\n\
+             addr add fd0{network}::{last}/64 dev {name} nodad\n"
+        ));
     }
 }
 

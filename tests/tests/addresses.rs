@@ -13,8 +13,6 @@ use ipvlan_tests::packet::ethertype;
 use ipvlan_tests::wire::Wire;
 use ipvlan_tests::{Backend, Done, Mode, Net, Ns, PATIENCE, Seen, Sniffer, differs, eventually};
 
-const MODES: [Mode; 3] = [Mode::L2, Mode::L3, Mode::L3s];
-
 /// `ip addr add` of an address that a sibling has. Ours cannot veto it; what follows is the same.
 #[track_caller]
 fn add_duplicate(ns: &Ns, words: &str) {
@@ -59,7 +57,7 @@ fn is_listed_as_refused(net: &Net, device: &str, address: &str) {
 
 #[test]
 fn what_is_configured_on_a_device_is_its_own_while_it_is() {
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let wire = Wire::of(&net);
         let ns = &net.dev(0).ns;
@@ -163,7 +161,7 @@ fn secondary_addresses_go_with_their_primary_or_take_its_place() {
 
 #[test]
 fn what_is_elsewhere_in_a_namespace_stays_the_hosts() {
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let wire = Wire::of(&net);
         let ns = &net.dev(0).ns;
@@ -192,7 +190,7 @@ fn what_is_elsewhere_in_a_namespace_stays_the_hosts() {
 
 #[test]
 fn the_first_owner_keeps_a_duplicate() {
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let wire = Wire::of(&net);
         let (first, second) = (&net.dev(0).ns, &net.dev(1).ns);
@@ -347,7 +345,7 @@ fn of_a_point_to_point_address_one_end_is_owned() {
 
 #[test]
 fn the_hosts_own_address_cannot_be_taken() {
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let wire = Wire::of(&net);
         let ns = &net.dev(0).ns;
@@ -385,7 +383,7 @@ fn the_hosts_own_address_cannot_be_taken() {
 
 #[test]
 fn the_address_of_a_next_router_cannot_be_taken() {
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let ns = &net.dev(1).ns;
         net.host.batch(

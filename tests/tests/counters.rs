@@ -12,10 +12,8 @@ use std::time::Duration;
 use ipvlan_tests::packet::{self, BROADCAST, Mac, ethernet, ethertype};
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::{Ear, PORT};
-use ipvlan_tests::{Mode, Net, Ns, PATIENCE, differs, eventually};
+use ipvlan_tests::{HOST4, LAN4, Mode, Net, Ns, PATIENCE, differs, eventually};
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const HOST4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// RFC 3849: nobody's.
 const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 

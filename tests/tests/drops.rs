@@ -5,15 +5,12 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use ipvlan_abi::DropReason;
 use ipvlan_tests::packet::{self, BROADCAST, FORGED, ethernet, ethertype, icmpv6, ipv6, nd, next};
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Mode, Net, PATIENCE, eventually};
-
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
+use ipvlan_tests::{LAN4, LAN6, Mode, Net, PATIENCE, eventually};
 
 fn json(net: &Net, line: &str) -> serde_json::Value {
     serde_json::from_str(&net.ipvlan(line).expect()).unwrap_or_else(|why| panic!("{line}: {why}"))
@@ -166,22 +163,16 @@ fn what_a_device_in_l3_provokes_is_counted() {
 
 #[test]
 fn what_private_stops_is_counted() {
-    let net = Net::new(Mode::L3).flag("private").devices(2).build();
-    let mac = net.mac();
-    let packet = packet::udp4(net.dev(0).v4, net.dev(1).v4, 9, b"hello");
-    counted(
-        &net,
-        DropReason::Private,
-        &[ethernet(mac, mac, ethertype::IPV4, &packet)],
-    );
-    let net = Net::new(Mode::L2).flag("private").devices(2).build();
-    let mac = net.mac();
-    let packet = packet::udp4(net.dev(0).v4, net.dev(1).v4, 9, b"hello");
-    counted(
-        &net,
-        DropReason::Private,
-        &[ethernet(mac, mac, ethertype::IPV4, &packet)],
-    );
+    for mode in [Mode::L2, Mode::L3] {
+        let net = Net::new(mode).flag("private").devices(2).build();
+        let mac = net.mac();
+        let packet = packet::udp4(net.dev(0).v4, net.dev(1).v4, 9, b"hello");
+        counted(
+            &net,
+            DropReason::Private,
+            &[ethernet(mac, mac, ethertype::IPV4, &packet)],
+        );
+    }
 }
 
 #[test]

@@ -6,25 +6,21 @@
 )]
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipvlan_tests::packet::{self, BROADCAST, FORGED, Mac, ethernet, ethertype, nd};
+use ipvlan_tests::packet::{self, ALL_NODES, BROADCAST, FORGED, Mac, ethernet, ethertype, nd};
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::{self, Ear, PORT};
-use ipvlan_tests::{Dev, Mode, Net, PATIENCE, Places, Seen, Sniffer, differs};
+use ipvlan_tests::{
+    Dev, HOST4, HOST6, LAN4, LAN6, Mode, Net, PATIENCE, Places, Seen, Sniffer, differs,
+};
 use nix::errno::Errno;
-
-const HOST4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
-const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const FLAGS: [&str; 3] = ["bridge", "private", "vepa"];
 
 /// What a frame is, the frame with a word in it, and where it turns up: in bridge, private, vepa.
-type Case<'a> = (&'a str, Maker, [&'a str; 3]);
+type Case = (&'static str, Maker, [&'static str; 3]);
 
 type Maker = Box<dyn Fn(&[u8]) -> Vec<u8>>;
 
@@ -71,15 +67,30 @@ fn acquaint(net: &Net) {
     }
 }
 
-/// Sends each case from the first of three devices under each flag, which is changed in between.
-fn walk_the_table(net: &Net, cases: &[Case<'_>]) {
+/// What the first device sends to a sibling and to itself, by the MAC address that they share.
+fn among_devices(net: &Net) -> [Case; 3] {
+    let own = (net.mac(), net.mac());
+    let [dev, sibling] = [net.dev(0), net.dev(1)];
+    let to_sibling = ["ipvl1", "nowhere", "wire"];
+    let to_itself = ["ipvl0", "nowhere", "wire"];
+    [
+        ("to a sibling", udp(own, dev, sibling.v4), to_sibling),
+        ("to a sibling", udp(own, dev, sibling.v6), to_sibling),
+        ("to itself", udp(own, dev, dev.v4), to_itself),
+    ]
+}
+
+/// [`among_devices`] and each other case, sent from the first of three devices under each flag, which is changed in between.
+fn walk_the_table(net: &Net, others: Vec<Case>) {
+    let mut cases = Vec::from(among_devices(net));
+    cases.extend(others);
     let places = Places::of(net);
     let sender = Sender::on(&net.dev(0).ns, "ipvl0");
     let mut wrong = Vec::new();
     for (column, flag) in FLAGS.into_iter().enumerate() {
         set(net, flag);
         let words: Vec<String> = (0..cases.len()).map(|n| format!("[{flag} {n}]")).collect();
-        let send = |(case, word): (&Case<'_>, &String)| sender.try_send(&case.1(word.as_bytes()));
+        let send = |(case, word): (&Case, &String)| sender.try_send(&case.1(word.as_bytes()));
         let sent: Vec<_> = cases.iter().zip(&words).map(send).collect();
         let heard = places.hear();
         for (number, (what, _, expected)) in cases.iter().enumerate() {
@@ -136,22 +147,7 @@ fn each_flag_decides_where_frames_go_in_l2() {
     let private = differs("private-broadcast", "wire", siblings);
     walk_the_table(
         &net,
-        &[
-            (
-                "to a sibling",
-                udp(own, dev, sibling.v4),
-                ["ipvl1", "nowhere", "wire"],
-            ),
-            (
-                "to a sibling",
-                udp(own, dev, sibling.v6),
-                ["ipvl1", "nowhere", "wire"],
-            ),
-            (
-                "to itself",
-                udp(own, dev, dev.v4),
-                ["ipvl0", "nowhere", "wire"],
-            ),
+        vec![
             (
                 "to the host",
                 udp(own, dev, HOST4),
@@ -205,27 +201,12 @@ fn each_flag_decides_where_packets_go(mode: Mode) {
     let group = Ipv4Addr::new(239, 1, 2, 3);
     walk_the_table(
         &net,
-        &[
-            (
-                "to a sibling",
-                udp(own, dev, sibling.v4),
-                ["ipvl1", "nowhere", "wire"],
-            ),
-            (
-                "to a sibling",
-                udp(own, dev, sibling.v6),
-                ["ipvl1", "nowhere", "wire"],
-            ),
+        vec![
             // What is in the Ethernet header means nothing.
             (
                 "by the LAN",
                 udp((lan, FORGED), dev, sibling.v4),
                 ["ipvl1", "nowhere", "wire"],
-            ),
-            (
-                "to itself",
-                udp(own, dev, dev.v4),
-                ["ipvl0", "nowhere", "wire"],
             ),
             ("to the LAN", udp(own, dev, LAN4), ["wire"; 3]),
             ("to the LAN", udp(own, dev, LAN6), ["wire"; 3]),

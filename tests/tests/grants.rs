@@ -28,7 +28,7 @@ fn fails(done: &Done, status: i32, text: &str) {
 
 #[test]
 fn the_hosts_own_address_may_be_granted_by_name() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let wire = Wire::of(&net);
         for (address, len) in [("10.1.0.50", 32), ("fd00::50", 128)] {

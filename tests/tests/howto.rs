@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipvlan_tests::traffic::{self, Ear};
-use ipvlan_tests::{Mode, Net, Ns, PATIENCE, eventually};
+use ipvlan_tests::{Mode, Net, Ns, PATIENCE, cable, eventually};
 
 const MEGABYTES: usize = 4 << 20;
 
@@ -391,20 +391,8 @@ fn what_is_behind_the_router_is_reached_in_l3s() {
 fn what_is_behind_the_router_is_reached(mode: Mode) {
     let net = Net::new(mode).devices(2).build();
     let far = net.namespace("far");
-    net.lan.batch(&format!(
-        "link add far0 type veth peer name net0 netns {}\n\
-             link set far0 up\n\
-             addr add 10.9.0.1/24 dev far0\n\
-             addr add fd09::1/64 dev far0 nodad\n",
-        far.name()
-    ));
-    far.batch(
-        "link set net0 up\n\
-             addr add 10.9.0.2/24 dev net0\n\
-             addr add fd09::2/64 dev net0 nodad\n\
-             route add default via 10.9.0.1\n\
-             route add ::/0 via fd09::1\n",
-    );
+    cable((&net.lan, "far0"), (&far, "net0"), 9);
+    far.batch("route add default via 10.9.0.1\nroute add ::/0 via fd09::1\n");
     net.lan.sysctl("net/ipv4/ip_forward", "1");
     net.lan.sysctl("net/ipv6/conf/all/forwarding", "1");
     // The host's own way there; in l3 it is the devices' too.

@@ -10,7 +10,7 @@
 )]
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -19,12 +19,10 @@ use ipvlan_tests::firewall::{nft, nft_flush};
 use ipvlan_tests::packet::{self, ethernet, ethertype};
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::{self, Ear};
-use ipvlan_tests::{Dev, Mode, Net, PATIENCE, Sniffer, differs, eventually};
+use ipvlan_tests::{
+    Dev, HOST4, HOST6, LAN4, LAN6, Mode, Net, PATIENCE, Sniffer, differs, eventually,
+};
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
-const HOST4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
-const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 const PORT: u16 = 7099;
 /// Neighbours, which a firewall that means well lets pass.
 const ND: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept";
@@ -169,7 +167,7 @@ fn the_host_decides_who_may_talk_to_the_lan() {
 
 #[test]
 fn a_firewall_in_the_device_s_own_namespace() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let [zero, one] = [net.dev(0), net.dev(1)];
         nft(
@@ -235,7 +233,7 @@ fn io_both_ways(mut one: &TcpStream, mut other: &TcpStream) {
 
 #[test]
 fn the_host_forwards_a_port_to_a_device() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         nft(
@@ -264,7 +262,7 @@ fn the_host_forwards_a_port_to_a_device() {
 
 #[test]
 fn the_host_hides_a_device_behind_its_own_address() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         nft(
@@ -316,7 +314,7 @@ fn the_host_hides_a_device_behind_its_own_address() {
 
 #[test]
 fn errors_come_back() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         for (lan, _, own) in families(dev) {
@@ -341,7 +339,7 @@ fn errors_come_back() {
 
 #[test]
 fn the_ttl() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         let hop = if mode == Mode::L3s {

@@ -5,18 +5,15 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use ipvlan_tests::packet::{checksum, ethertype};
 use ipvlan_tests::traffic::{self, Ear, PORT};
-use ipvlan_tests::{Mode, Net, Ns, PATIENCE, Seen, Sniffer, differs, eventually};
+use ipvlan_tests::{LAN4, LAN6, Mode, Net, Ns, PATIENCE, Seen, Sniffer, differs, eventually};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt,
 };
-
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
 
 #[track_caller]
 fn fits(from: &Ns, address: &str, size: u32) {
@@ -275,7 +272,7 @@ fn a_route_of_the_host_with_a_smaller_mtu(mode: Mode) {
 
 #[test]
 fn a_device_may_not_send_more_than_its_parent() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         dev.ns.sh("ip link set ipvl0 mtu 4000");

@@ -4,15 +4,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipvlan_tests::packet::{
-    self, BROADCAST, ethernet, ethertype, icmpv6, ipv6, mac_text, nd, next,
+    self, ALL_NODES, BROADCAST, ethernet, ethertype, icmpv6, ipv6, mac_text, nd, next,
 };
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::link_local;
-use ipvlan_tests::{Mode, Net, PATIENCE, Seen, Sniffer, differs, eventually};
-
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+use ipvlan_tests::{LAN4, LAN6, Mode, Net, PATIENCE, Seen, Sniffer, differs, eventually};
 
 fn is_arp(seen: &Seen) -> bool {
     seen.ethertype() == ethertype::ARP
@@ -29,11 +25,7 @@ fn is_nd(kind: u8) -> impl Fn(&Seen) -> bool {
 #[test]
 fn a_question_from_the_lan_is_for_the_owner_only() {
     let net = Net::new(Mode::L2).devices(3).build();
-    let ears: Vec<Sniffer> = net
-        .devices
-        .iter()
-        .map(|dev| Sniffer::on(&dev.ns, &dev.name))
-        .collect();
+    let ears = net.ears();
     let reply = net.lan.read("arping -c 1 -w 5 -I lan0 10.1.0.11");
     assert!(
         reply.to_lowercase().contains(&mac_text(net.mac())),
@@ -66,11 +58,7 @@ fn a_question_from_the_lan_is_for_the_owner_only() {
 #[test]
 fn an_announcement_is_for_all() {
     let net = Net::new(Mode::L2).devices(3).build();
-    let ears: Vec<Sniffer> = net
-        .devices
-        .iter()
-        .map(|dev| Sniffer::on(&dev.ns, &dev.name))
-        .collect();
+    let ears = net.ears();
     let lan = net.lan.mac("lan0");
     let sender = Sender::on(&net.lan, "lan0");
     let target = Ipv4Addr::new(10, 1, 0, 200);

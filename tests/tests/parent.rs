@@ -7,10 +7,9 @@ use ipvlan_tests::packet::{self, BROADCAST, ethernet, ethertype};
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::{self, Ear};
 use ipvlan_tests::{
-    Backend, Mode, Net, PATIENCE, Seen, Sniffer, differs, eventually, kernel_is_since,
+    Backend, LAN4, Mode, Net, PATIENCE, Seen, Sniffer, differs, eventually, kernel_is_since,
 };
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
 const WORD: &[u8] = b"for the parent's own stack";
 
 #[test]

@@ -5,17 +5,17 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use ipvlan_tests::firewall::{HOOKS, Hooks, XdpDrop, nft, nft_flush};
 use ipvlan_tests::packet::{self, FORGED, ethernet, ethertype, ipv4, mac_text, next};
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::{self, Ear, link_local};
-use ipvlan_tests::{Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually, kernel_is_since};
+use ipvlan_tests::{
+    LAN4, LAN6, Mode, Net, Ns, PATIENCE, Sniffer, cable, differs, eventually, kernel_is_since,
+};
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
 const PORT: u16 = 7099;
 
 /// Whether a device gets through to the LAN and back, while something is in the way.
@@ -263,7 +263,7 @@ fn who_reaches_whom_in_l3s() {
 
 #[test]
 fn a_device_reaches_the_host_one_way() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         let mac = mac_text(net.mac());
@@ -310,7 +310,7 @@ fn a_device_reaches_the_host_one_way() {
 
 #[test]
 fn a_device_in_the_parent_s_namespace_reaches_the_others() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         net.ip(
@@ -343,24 +343,13 @@ fn a_device_in_the_parent_s_namespace_reaches_the_others() {
 
 #[test]
 fn what_comes_by_another_way_is_routed_like_any_other() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         let tap = Sniffer::on(&dev.ns, &dev.name);
         let wire = Sniffer::on(&net.lan, "lan0");
         let other = net.namespace("other");
-        net.host.batch(&format!(
-            "link add eth1 type veth peer name lan1 netns {}\n\
-             link set eth1 up\n\
-             addr add 10.3.0.1/24 dev eth1\n\
-             addr add fd03::1/64 dev eth1 nodad\n",
-            other.name()
-        ));
-        other.batch(
-            "link set lan1 up\n\
-             addr add 10.3.0.2/24 dev lan1\n\
-             addr add fd03::2/64 dev lan1 nodad\n",
-        );
+        cable((&net.host, "eth1"), (&other, "lan1"), 3);
         net.host.sysctl("net/ipv4/ip_forward", "1");
         net.host.sysctl("net/ipv6/conf/all/forwarding", "1");
         let lan = mac_text(net.lan.mac("lan0"));
@@ -417,7 +406,7 @@ fn a_router_between_sends_to_the_parent_s_address() {
 
 #[test]
 fn what_is_for_others_reaches_no_socket() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         net.host.sh("ip link set eth0 promisc on");
         let dev = net.dev(0);
@@ -446,7 +435,7 @@ fn what_is_for_others_reaches_no_socket() {
 
 #[test]
 fn a_vlan_of_the_parent_is_its_own() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         for (ns, parent, last) in [(&net.host, "eth0", 1), (&net.lan, "lan0", 2)] {
             let add = format!("ip link add link {parent} name vlan10 type vlan id 10");
@@ -485,7 +474,7 @@ fn a_vlan_of_the_parent_is_its_own() {
 
 #[test]
 fn fragments_are_put_together() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let dev = net.dev(0);
         for address in dev.addresses() {
@@ -527,7 +516,7 @@ fn fragments_are_put_together() {
 
 #[test]
 fn reverse_path_filters_let_honest_traffic_through() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let mut net = Net::new(mode).build();
         net.host.sysctl("net/ipv4/conf/all/rp_filter", "1");
         let number = net.add();

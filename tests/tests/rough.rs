@@ -13,26 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipvlan_tests::process::kill_hard;
-use ipvlan_tests::{MARK, Mode, Net, PATIENCE, eventually, traffic};
-
-/// Numbers that look random and are the same in every run. `xorshift64`.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
-fn seed() -> u64 {
-    std::env::var("IPVLAN_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(0x1b7_1a5)
-}
+use ipvlan_tests::{Dice, MARK, Mode, Net, PATIENCE, eventually, traffic};
 
 /// Starts `ipvlan` and kills it after that long, unless it is faster.
 fn kill_after(net: &Net, line: &str, micros: u64) {
@@ -116,9 +97,7 @@ fn chatter(net: &Net, stop: &AtomicBool) -> Result<u64, String> {
 
 #[test]
 fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
-    let seed = seed();
-    eprintln!("IPVLAN_TEST_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new();
     let mut net = Net::new(Mode::L2).devices(2).build();
     let places = [
         net.namespace("p0"),
@@ -133,7 +112,7 @@ fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
             let mut kills = 0;
             while kills < 100 && Instant::now() < end {
                 let name = format!("x{}", dice.roll(4));
-                let place = &places[usize::try_from(dice.roll(3)).expect("0 to 2")];
+                let place = dice.pick(&places);
                 match dice.roll(6) {
                     0 | 1 => {
                         let line = format!(
@@ -150,7 +129,7 @@ fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
                     }
                     3 => {
                         // Moving, renaming, addresses: whatever fails, fails.
-                        let next = &places[usize::try_from(dice.roll(3)).expect("0 to 2")];
+                        let next = dice.pick(&places);
                         let _: bool = place.try_sh(&format!("ip link set {name} up")).ok();
                         let _: bool = place
                             .try_sh(&format!(
@@ -394,7 +373,7 @@ fn one_may_look_at_any_time() {
 
 #[test]
 fn what_was_half_made_goes_when_its_namespace_is_dead() {
-    let mut dice = Dice(seed());
+    let mut dice = Dice::new();
     for _ in 0..100 {
         let mut net = Net::new(Mode::L2).build();
         let line = "--no-agent link add link eth0 name ipvl0 type ipvlan mode l2";

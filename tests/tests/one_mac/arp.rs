@@ -1,9 +1,9 @@
 //! ARP, wherever in a frame it may stand.
 
 use ipvlan_tests::packet::{BROADCAST, FORGED, ethernet, ethertype, mac_text};
-use ipvlan_tests::{Mode, PATIENCE, differs, eventually, packet};
+use ipvlan_tests::{LAN4, Mode, PATIENCE, differs, eventually, packet};
 
-use crate::{Attack, FREE4, LAN4};
+use crate::{Attack, FREE4};
 
 #[test]
 fn a_forged_arp_sender_becomes_the_parent_s() {

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use ipvlan_tests::packet::{FORGED, ethernet, ethertype, icmpv6, ipv6, mac_text, nd, next};
+use ipvlan_tests::packet::{
+    ALL_NODES, FORGED, ethernet, ethertype, icmpv6, ipv6, mac_text, nd, next,
+};
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Mode, PATIENCE, differs, eventually, packet};
+use ipvlan_tests::{LAN4, LAN6, Mode, PATIENCE, differs, eventually, packet};
 
-use crate::{ALL_NODES, Attack, FREE6, LAN4, LAN6};
+use crate::{Attack, FREE6};
 
 #[test]
 fn forged_nd_options_become_the_parent_s_and_the_checksum_follows() {

@@ -7,7 +7,7 @@ use crate::{assert_one_mac, not_from};
 
 #[test]
 fn a_day_in_the_life_of_two_namespaces_shows_one_mac() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         // From before there is any device.
         let mut net = Net::new(mode).build();
         let wire = Sniffer::on(&net.lan, "lan0");
@@ -71,7 +71,7 @@ fn a_day_in_the_life_of_two_namespaces_shows_one_mac() {
 
 #[test]
 fn the_host_end_has_nothing_to_say() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let mut net = Net::new(mode).build();
         let _: u16 = net.add();
         let ears = Sniffer::on(&net.dev(0).ns, "ipvl0");

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use ipvlan_tests::packet::{BROADCAST, FORGED, ethernet, ethertype, icmpv6, ipv6, nd, next};
-use ipvlan_tests::{Mode, Seen, differs, packet};
+use ipvlan_tests::packet::{
+    ALL_NODES, BROADCAST, FORGED, ethernet, ethertype, icmpv6, ipv6, nd, next,
+};
+use ipvlan_tests::{LAN4, LAN6, Mode, Seen, differs, packet};
 
-use crate::{ALL_NODES, Attack, FREE6, LAN4, LAN6, assert_one_mac, not_from};
+use crate::{Attack, FREE6, assert_one_mac, not_from};
 
 #[test]
 fn a_forged_ethernet_source_becomes_the_parent_s() {

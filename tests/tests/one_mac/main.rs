@@ -22,11 +22,8 @@ use std::time::Duration;
 
 use ipvlan_tests::packet::{FORGED, Mac, ethernet, ethertype, icmpv6, ipv6, mac_text, nd, next};
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Mode, Net, PATIENCE, Seen, Sniffer, differs, packet};
+use ipvlan_tests::{LAN4, Mode, Net, PATIENCE, Seen, Sniffer, differs, packet};
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Nobody's, on the LAN's subnet.
 const FREE4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 77);
 const FREE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x77);

@@ -53,7 +53,7 @@ fn groups_that_nobody_joined() {
     let sender = Sender::on(&net.lan, "lan0");
     let lan = net.lan.mac("lan0");
     let host = Sniffer::behind(&net.host, "eth0", ethertype::EXPERIMENT);
-    let taps = [0, 1].map(|number| Sniffer::on(&net.dev(number).ns, &net.dev(number).name));
+    let taps = net.ears();
     // How many of them each device hears, once it has heard a broadcast that comes behind them.
     let heard = |groups: &[Mac], what: &[u8]| {
         for group in groups.iter().chain([&BROADCAST]) {
@@ -103,11 +103,11 @@ fn groups_that_nobody_joined() {
 
 #[test]
 fn what_the_host_sends_to_all_is_for_the_wire() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         net.host.sh("ip route add 239.0.0.0/8 dev eth0");
         let wire = Sniffer::on(&net.lan, "lan0");
-        let taps = [0, 1].map(|number| Sniffer::on(&net.dev(number).ns, &net.dev(number).name));
+        let taps = net.ears();
         let scope = net.host.index("eth0");
         let groups = ["10.1.0.255", "239.1.2.3", "ff05::1:3", "ff02::1"];
         for group in groups {

@@ -2,12 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipvlan_tests::packet::{BROADCAST, FORGED, Mac, nd};
-use ipvlan_tests::{Net, packet};
+use ipvlan_tests::packet::{ALL_NODES, BROADCAST, FORGED, Mac, nd};
+use ipvlan_tests::{HOST4, HOST6, LAN4, LAN6, Net, packet};
 
 use crate::table::Table;
 use crate::table::Who::{Differ, Filter, Same};
-use crate::{ALL_NODES, FREE4, FREE6, HOST4, HOST6, LAN4, LAN6, PORT, v4, v6};
+use crate::{FREE4, FREE6, PORT, v4, v6};
 
 /// The matrix of who gets which frame.
 pub(crate) fn cases(table: &mut Table, net: &Net) {

@@ -22,18 +22,13 @@ use std::time::Duration;
 
 use ipvlan_tests::packet::{FORGED, Mac, ethernet, ethertype};
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Mode, Net, PATIENCE, Sniffer, eventually, packet};
+use ipvlan_tests::{LAN4, Mode, Net, PATIENCE, Sniffer, eventually, packet};
 
 use crate::table::{Ears, Table};
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);
-const HOST4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
-const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 /// Nobody's, on the LAN's subnet.
 const FREE4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 200);
 const FREE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x200);
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const PORT: u16 = 7099;
 
 const PAUSE: u16 = 0x8808;

@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use ipvlan_tests::packet::{BROADCAST, FORGED, Mac, ethernet, ethertype, ipv4, nd};
-use ipvlan_tests::{Net, packet};
+use ipvlan_tests::packet::{ALL_NODES, BROADCAST, FORGED, Mac, ethernet, ethertype, ipv4, nd};
+use ipvlan_tests::{HOST4, LAN4, Net, packet};
 
 use crate::table::Table;
 use crate::table::Who::{Differ, Filter, Same};
-use crate::{ALL_NODES, FREE4, HOST4, LAN4, LLDP, PAUSE, PORT, v4};
+use crate::{FREE4, LLDP, PAUSE, PORT, v4};
 
 /// The rest: other EtherTypes, tags, reflections, tunnels.
 pub(crate) fn cases(table: &mut Table, net: &Net) {

@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipvlan_tests::packet::{BROADCAST, Mac, ethernet, ethertype, icmpv6, ipv6, nd, next};
-use ipvlan_tests::{Net, packet};
+use ipvlan_tests::packet::{
+    ALL_NODES, BROADCAST, Mac, ethernet, ethertype, icmpv6, ipv6, nd, next,
+};
+use ipvlan_tests::{HOST4, Net, packet};
 
 use crate::table::Table;
 use crate::table::Who::{Differ, Filter, Same};
-use crate::{ALL_NODES, FREE4, FREE6, HOST4};
+use crate::{FREE4, FREE6};
 
 /// A message of neighbour discovery without options.
 fn nd_frame(

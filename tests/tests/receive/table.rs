@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ipvlan_tests::packet::{BROADCAST, Mac, ethernet, ethertype};
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Mode, Net, PATIENCE, Sniffer, differs, eventually, packet};
+use ipvlan_tests::{LAN4, Mode, Net, PATIENCE, Sniffer, differs, eventually, packet};
 
-use crate::{LAN4, LLC, LLDP, PAUSE, PORT};
+use crate::{LLC, LLDP, PAUSE, PORT};
 
 /// Who hears a frame: `h`, the stack of the parent's namespace; `0`, `1`, …, a device.
 #[derive(Clone, Copy)]

@@ -7,42 +7,39 @@ use std::time::Duration;
 
 use ipvlan_tests::load::{Flood, KernelLog};
 use ipvlan_tests::packet::BROADCAST;
-use ipvlan_tests::{Backend, Mode, Net, PATIENCE, eventually};
+use ipvlan_tests::{Backend, LAN4, Mode, Net, PATIENCE, eventually};
 
-use crate::{FLAGS, LAN4, MODES, assert_well, set_mode, small};
+use crate::{FLAGS, assert_well, set_mode, small};
+
+/// The first device sends to all, to its siblings and to the LAN, by that many sockets; the LAN to
+/// all and to each device.
+fn flood_from_both_sides(net: &Net, sockets: usize) -> [Flood; 2] {
+    let (own, lan) = (net.mac(), net.lan.mac("lan0"));
+    let all = Ipv4Addr::new(10, 1, 0, 255);
+    let dev = net.dev(0);
+    let mut out = vec![
+        small(BROADCAST, own, dev.v4, all),
+        small(lan, own, dev.v4, LAN4),
+    ];
+    let siblings = net.devices.iter().skip(1);
+    out.extend(siblings.map(|sibling| small(own, own, dev.v4, sibling.v4)));
+    let mut back = vec![small(BROADCAST, lan, LAN4, all)];
+    let devices = net.devices.iter();
+    back.extend(devices.map(|dev| small(own, lan, LAN4, dev.v4)));
+    [
+        Flood::start(&dev.ns, &dev.name, sockets, &out),
+        Flood::start(&net.lan, "lan0", 1, &back),
+    ]
+}
 
 #[test]
 fn devices_modes_and_addresses_change_in_a_flood() {
     let log = KernelLog::new();
     let mut net = Net::new(Mode::L2).devices(3).build();
-    let (own, lan) = (net.mac(), net.lan.mac("lan0"));
-    let all = Ipv4Addr::new(10, 1, 0, 255);
-    let [a, b, c] = [net.dev(0), net.dev(1), net.dev(2)];
-    let flood = [
-        Flood::start(
-            &a.ns,
-            &a.name,
-            1,
-            &[
-                small(BROADCAST, own, a.v4, all),
-                small(own, own, a.v4, b.v4),
-                small(own, own, a.v4, c.v4),
-                small(lan, own, a.v4, LAN4),
-            ],
-        ),
-        Flood::start(
-            &net.lan,
-            "lan0",
-            1,
-            &[
-                small(BROADCAST, lan, LAN4, all),
-                small(own, lan, LAN4, b.v4),
-                small(own, lan, LAN4, c.v4),
-            ],
-        ),
-    ];
+    let [b, c] = [net.dev(1), net.dev(2)];
+    let flood = flood_from_both_sides(&net, 1);
     for round in 0..4 {
-        for (mode, flag) in MODES.into_iter().zip(FLAGS) {
+        for (mode, flag) in Mode::ALL.into_iter().zip(FLAGS) {
             set_mode(&net, mode, flag);
             b.ns.sh("ip link set ipvl1 down");
             b.ns.sh("ip addr add 10.1.0.99/24 dev ipvl1");
@@ -80,35 +77,15 @@ fn devices_modes_and_addresses_change_in_a_flood() {
 #[test]
 fn a_parent_goes_under_load_from_two_sides() {
     let log = KernelLog::new();
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(3).build();
-        let (own, lan) = (net.mac(), net.lan.mac("lan0"));
-        let all = Ipv4Addr::new(10, 1, 0, 255);
-        let [a, b] = [net.dev(0), net.dev(1)];
-        let _flood = [
-            Flood::start(
-                &a.ns,
-                &a.name,
-                2,
-                &[
-                    small(BROADCAST, own, a.v4, all),
-                    small(own, own, a.v4, b.v4),
-                    small(lan, own, a.v4, LAN4),
-                ],
-            ),
-            Flood::start(
-                &net.lan,
-                "lan0",
-                1,
-                &[
-                    small(BROADCAST, lan, LAN4, all),
-                    small(own, lan, LAN4, b.v4),
-                ],
-            ),
-        ];
+        let _flood = flood_from_both_sides(&net, 2);
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            let lookers = [(&net.host, "-d link show"), (&b.ns, "-d -s link show")];
+            let lookers = [
+                (&net.host, "-d link show"),
+                (&net.dev(1).ns, "-d -s link show"),
+            ];
             for (ns, line) in lookers {
                 let (net, stop) = (&net, &stop);
                 let _ = scope.spawn(move || {
@@ -148,18 +125,9 @@ fn a_parent_goes_under_load_from_two_sides() {
 #[test]
 fn a_parents_namespace_dies_under_load() {
     let log = KernelLog::new();
-    for mode in MODES {
+    for mode in Mode::ALL {
         let mut net = Net::new(mode).devices(2).build();
-        let (own, lan) = (net.mac(), net.lan.mac("lan0"));
-        let [a, b] = [net.dev(0), net.dev(1)];
-        let frames = [
-            small(own, own, a.v4, b.v4),
-            small(lan, own, a.v4, LAN4),
-            small(BROADCAST, own, a.v4, Ipv4Addr::BROADCAST),
-        ];
-        let flood = Flood::start(&a.ns, &a.name, 2, &frames);
-        let frames = [small(own, lan, LAN4, a.v4), small(own, lan, LAN4, b.v4)];
-        let wire = Flood::start(&net.lan, "lan0", 1, &frames);
+        let flood = flood_from_both_sides(&net, 2);
         thread::sleep(Duration::from_millis(200));
         net.host.kill();
         for dev in &net.devices {
@@ -169,7 +137,7 @@ fn a_parents_namespace_dies_under_load() {
                 dev.ns.links()
             );
         }
-        drop((flood, wire));
+        drop(flood);
     }
     log.assert_quiet();
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use ipvlan_tests::load::{Flood, KernelLog};
 use ipvlan_tests::packet::BROADCAST;
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Backend, Mode, Net, Ns, Sniffer, differs};
+use ipvlan_tests::{Backend, LAN4, Mode, Net, Ns, Sniffer, differs};
 
-use crate::{LAN4, assert_well, small};
+use crate::{assert_well, small};
 
 /// How many of ten questions are answered within a second each.
 fn answered(asker: &Ns, address: &str) -> usize {

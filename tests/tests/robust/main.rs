@@ -20,9 +20,6 @@ use std::net::Ipv4Addr;
 use ipvlan_tests::packet::{Mac, ethernet, ethertype};
 use ipvlan_tests::{Mode, Net, packet, prepare_for_l3s};
 
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-
-const MODES: [Mode; 3] = [Mode::L2, Mode::L3, Mode::L3s];
 const FLAGS: [&str; 3] = ["bridge", "private", "vepa"];
 
 /// Small datagrams to `destination`, so that there are as many as can be.

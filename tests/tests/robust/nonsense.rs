@@ -8,9 +8,9 @@ use ipvlan_tests::packet::{
     padding_header,
 };
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Backend, Dice, Mode, Net, PATIENCE, Sniffer, differs, packet};
+use ipvlan_tests::{Backend, Dice, LAN4, Mode, Net, PATIENCE, Sniffer, differs, packet};
 
-use crate::{FLAGS, LAN4, MODES, assert_well, set_mode};
+use crate::{FLAGS, assert_well, set_mode};
 
 /// Who and what random frames are made of.
 struct Pool {
@@ -145,7 +145,7 @@ fn random_frames_change_nothing() {
     const FRAMES: usize = 1_000;
     let log = KernelLog::new();
     let mut dice = Dice::new();
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let mut extra = net.namespace("other");
         let pool = Pool::of(&net);
@@ -274,7 +274,7 @@ fn ip_options_do_not_confuse_the_parent_s_namespace() {
     // The driver once took what another layer had left in a packet for its IP options
     // (CVE-2023-3090), and wrote where it should not when it answered with an ICMP error.
     let log = KernelLog::new();
-    for mode in MODES {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let dev = net.dev(0);
         let (own, lan) = (net.mac(), net.lan.mac("lan0"));

@@ -5,9 +5,7 @@ use ipvlan_tests::packet::{
 };
 use ipvlan_tests::places::is_complaint;
 use ipvlan_tests::sniff::Sender;
-use ipvlan_tests::{Mode, Net, PATIENCE, Places, Seen, Sniffer, differs, packet};
-
-use crate::{LAN4, LAN6};
+use ipvlan_tests::{LAN4, LAN6, Mode, Net, PATIENCE, Places, Seen, Sniffer, differs, packet};
 
 /// A header with some of its bytes changed and its checksum right again.
 fn ipv4_with(mut packet: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {

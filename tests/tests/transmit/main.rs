@@ -17,8 +17,3 @@ mod bytes;
 mod groups;
 mod routes;
 mod rules;
-
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-const LAN4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 254);
-const LAN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x254);

@@ -7,9 +7,9 @@ use ipvlan_tests::packet::{ethernet, ethertype, mac_text};
 use ipvlan_tests::places::is_complaint;
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::Ear;
-use ipvlan_tests::{Backend, Mode, Net, Ns, PATIENCE, Seen, Sniffer, differs, eventually, packet};
-
-use crate::LAN4;
+use ipvlan_tests::{
+    Backend, LAN4, Mode, Net, Ns, PATIENCE, Seen, Sniffer, cable, differs, eventually, packet,
+};
 
 /// Addresses of the Internet, which nobody here has: RFC 5737, RFC 3849.
 const FAR4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -20,16 +20,11 @@ const ROUTERS: [(&str, &str); 2] = [("253", "02:00:00:00:02:53"), ("252", "02:00
 /// Gives the host two more routers and another interface, `other0`, with a third.
 fn more_routers(net: &Net) -> Ns {
     let other = net.namespace("other");
-    net.host.batch(&format!(
-        "link add other0 type veth peer name far0 netns {}\n\
-         link set other0 up\n\
-         addr add 10.5.0.1/24 dev other0\n\
-         addr add fd05::1/64 dev other0 nodad\n\
-         neigh add 10.5.0.254 lladdr 02:00:00:00:05:fe dev other0 nud permanent\n\
+    cable((&net.host, "other0"), (&other, "far0"), 5);
+    net.host.batch(
+        "neigh add 10.5.0.254 lladdr 02:00:00:00:05:fe dev other0 nud permanent\n\
          neigh add fd05::254 lladdr 02:00:00:00:05:fe dev other0 nud permanent\n",
-        other.name()
-    ));
-    other.sh("ip link set far0 up");
+    );
     for (last, mac) in ROUTERS {
         net.host.batch(&format!(
             "neigh add 10.1.0.{last} lladdr {mac} dev eth0 nud permanent\n\

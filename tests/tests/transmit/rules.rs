@@ -1,48 +1,17 @@
 //! What the host's rules and queues see: the hooks of netfilter, address translation, marks and
 //! priorities.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 
+use ipvlan_tests::firewall::{HOOKS, Hooks};
 use ipvlan_tests::packet::mac_text;
 use ipvlan_tests::traffic::{Ear, PORT};
-use ipvlan_tests::{Mode, Net, Ns, PATIENCE, differs, eventually};
+use ipvlan_tests::{HOST4, LAN4, Mode, Net, Ns, PATIENCE, differs, eventually};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::LAN4;
-
-const HOST4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
-
-/// How often each hook of the host saw a datagram to [`PORT`] since the last call: prerouting, input,
-/// forward, output, postrouting.
-struct Hooks<'a>(&'a Ns);
-
-const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
-
-impl<'a> Hooks<'a> {
-    fn on(ns: &'a Ns) -> Self {
-        ns.sh("nft add table inet seen");
-        for hook in HOOKS {
-            let chain = format!(
-                "add counter inet seen n-{hook}; \
-                 add chain inet seen {hook} {{ type filter hook {hook} priority 0; }}; \
-                 add rule inet seen {hook} udp dport {PORT} counter name n-{hook}"
-            );
-            let _: String = ns.try_run(&["nft", &chain]).expect();
-        }
-        Self(ns)
-    }
-
-    fn take(&self) -> [u64; 5] {
-        let text = self.0.read("nft reset counters table inet seen");
-        HOOKS.map(|hook| {
-            let count = text
-                .split(&format!("counter n-{hook} "))
-                .nth(1)
-                .and_then(|rest| rest.split("packets ").nth(1))
-                .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-            count.unwrap_or_else(|| panic!("a counter: {text}"))
-        })
-    }
+/// Counters of the datagrams to [`PORT`] that pass the host's hooks.
+fn hooks(net: &Net) -> Hooks<'_> {
+    Hooks::count(&net.host, &format!("udp dport {PORT}"))
 }
 
 #[test]
@@ -52,9 +21,8 @@ fn rules_of_the_host_see_what_they_see_in_l2() {
     net.dev(0).ns.sh(&format!(
         "ip neigh replace 10.1.0.1 lladdr {own} dev ipvl0 nud permanent"
     ));
-    let hooks = Hooks::on(&net.host);
     let none = [0; 5];
-    walk_through_hooks(&net, &hooks, [none, none, none, [1, 1, 0, 0, 0]]);
+    walk_through_hooks(&net, &hooks(&net), [none, none, none, [1, 1, 0, 0, 0]]);
 }
 
 #[test]
@@ -64,7 +32,7 @@ fn rules_of_the_host_see_what_they_see_in_l3() {
     let out = differs("l3-output", none, [0, 0, 0, 1, 1]);
     // The driver's devices send it by the host's lo.
     let host = differs("l3-host", [1, 1, 0, 0, 0], [1, 1, 0, 1, 1]);
-    walk_through_hooks(&net, &Hooks::on(&net.host), [none, out, none, host]);
+    walk_through_hooks(&net, &hooks(&net), [none, out, none, host]);
 }
 
 #[test]
@@ -74,12 +42,12 @@ fn rules_of_the_host_see_what_they_see_in_l3s() {
     let out = differs("l3s-forwarding", [1, 0, 1, 0, 1], [0, 0, 0, 1, 1]);
     let back = differs("l3s-forwarding", [1, 0, 1, 0, 1], [1, 1, 0, 0, 0]);
     let host = differs("l3-host", [1, 1, 0, 0, 0], [1, 1, 0, 1, 1]);
-    walk_through_hooks(&net, &Hooks::on(&net.host), [back, out, none, host]);
+    walk_through_hooks(&net, &hooks(&net), [back, out, none, host]);
 }
 
 /// From the wire to a device, to the wire, to a sibling, to the host.
 #[track_caller]
-fn walk_through_hooks(net: &Net, hooks: &Hooks<'_>, expected: [[u64; 5]; 4]) {
+fn walk_through_hooks(net: &Net, hooks: &Hooks<'_>, expected: [[u32; 5]; 4]) {
     let [a, b] = [net.dev(0), net.dev(1)];
     let paths = [
         ("to a device", &net.lan, &a.ns, a.v4),
@@ -89,11 +57,11 @@ fn walk_through_hooks(net: &Net, hooks: &Hooks<'_>, expected: [[u64; 5]; 4]) {
     ];
     for ((what, from, to, address), expected) in paths.into_iter().zip(expected) {
         let ear = Ear::on(to, address.into());
-        let _: [u64; 5] = hooks.take();
+        let _: [u32; 5] = hooks.read();
         Ear::on(from, address.into()).say(address.into(), 0, what.as_bytes());
         let heard = ear.hears(what.as_bytes(), PATIENCE);
         assert!(heard.is_some(), "{}: {what}", net.mode);
-        assert_eq!(hooks.take(), expected, "{}: {what}: {HOOKS:?}", net.mode);
+        assert_eq!(hooks.read(), expected, "{}: {what}: {HOOKS:?}", net.mode);
     }
 }
 
