@@ -5,13 +5,9 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
-use std::time::Duration;
-
 use ipvlan_tests::packet::mac_text;
 use ipvlan_tests::traffic::Ear;
-use ipvlan_tests::{
-    Backend, Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually, kernel_is_since,
-};
+use ipvlan_tests::{Backend, Mode, Net, Ns, PATIENCE, eventually, kernel_is_since};
 
 /// How many devices our program shows; there is no such list of the driver's.
 fn shows(net: &Net, count: usize) -> bool {
@@ -115,7 +111,7 @@ fn the_address_of_a_device_that_is_down_falls_to_the_host() {
 
 #[test]
 fn addresses_come_change_and_go() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(1).build();
         let ns = &net.dev(0).ns;
         let (more4, more6, other) = match mode {
@@ -263,121 +259,6 @@ fn a_device_goes_with_its_namespace() {
 }
 
 #[test]
-fn devices_have_the_parent_s_mac_address_also_after_it_changed() {
-    for mode in [Mode::L2, Mode::L3] {
-        let net = Net::new(mode).devices(2).build();
-        let wire = Sniffer::on(&net.lan, "lan0");
-        let new = [2, 0, 0, 0, 0x12, 0x34];
-        net.host
-            .sh(&format!("ip link set eth0 address {}", mac_text(new)));
-        for dev in &net.devices {
-            assert!(
-                eventually(PATIENCE, || dev.ns.mac(&dev.name) == new),
-                "{mode}: devices follow"
-            );
-        }
-        let _: Vec<_> = wire.drain(Duration::from_millis(100));
-        net.lan.sh("ip neigh flush all");
-        for dev in &net.devices {
-            for address in dev.addresses() {
-                assert!(
-                    net.lan.reaches(&address),
-                    "{mode}: {address} is reached again"
-                );
-            }
-            assert!(dev.ns.reaches("10.1.0.254"), "{mode}: and reaches");
-        }
-        assert!(
-            net.dev(0).ns.reaches(&net.dev(1).v4.to_string()),
-            "{mode}: siblings, too"
-        );
-        let strangers: Vec<_> = wire
-            .heard()
-            .into_iter()
-            .filter(|seen| seen.source() != new)
-            .collect();
-        assert!(
-            strangers.is_empty(),
-            "{mode}: the wire sees the new one only: {strangers:?}"
-        );
-    }
-}
-
-#[test]
-fn devices_follow_the_parent_s_mtu() {
-    let net = Net::new(Mode::L2).devices(1).build();
-    for mtu in [1300, 1500, 2000] {
-        net.lan.sh(&format!("ip link set lan0 mtu {mtu}"));
-        net.host.sh(&format!("ip link set eth0 mtu {mtu}"));
-        assert!(
-            eventually(PATIENCE, || net.dev(0).ns.link("ipvl0").mtu == mtu),
-            "the device's MTU becomes {mtu}"
-        );
-        let size = mtu - 28;
-        let ping = net.dev(0).ns.try_sh(&format!(
-            "ping -n -q -c 2 -i 0.1 -W 2 -M do -s {size} 10.1.0.254"
-        ));
-        assert!(ping.ok(), "{size} bytes fit: {ping:?}");
-    }
-}
-
-#[test]
-fn devices_have_carrier_when_the_parent_has() {
-    let net = Net::new(Mode::L2).devices(2).build();
-    let kept = differs("parent-down", false, !kernel_is_since(6, 10));
-    net.host.sh("ip link set eth0 down");
-    for dev in &net.devices {
-        assert!(
-            eventually(PATIENCE, || dev.ns.link(&dev.name).has_carrier() == kept),
-            "a parent that is down takes the carrier away"
-        );
-    }
-    net.host.sh("ip link set eth0 up");
-    for dev in &net.devices {
-        assert!(
-            eventually(PATIENCE, || dev.ns.link(&dev.name).has_carrier()),
-            "and gives it back"
-        );
-    }
-    assert!(net.lan.reaches("10.1.0.10"), "all works again");
-    assert!(net.dev(0).ns.reaches("10.1.0.11"), "all works again");
-    net.lan.sh("ip link set lan0 down");
-    assert!(
-        eventually(PATIENCE, || !net.dev(0).ns.link("ipvl0").has_carrier()),
-        "a pulled cable does it, too"
-    );
-}
-
-#[test]
-fn devices_go_with_their_parent() {
-    let mut net = Net::new(Mode::L2).devices(3).build();
-    net.host.sh("ip link add eth1 type veth peer name wire1");
-    net.host.batch("link set eth1 up\nlink set wire1 up\n");
-    let ns = net.namespace("other");
-    let other0 = format!(
-        "link add link eth1 name other0 netns {} type ipvlan mode l3",
-        ns.name()
-    );
-    net.ip(&net.host, &other0).expect_quiet();
-    net.host.sh("ip link del eth0");
-    for dev in &net.devices {
-        assert!(
-            eventually(PATIENCE, || dev.ns.find_link(&dev.name).is_none()),
-            "a parent that is deleted takes its devices with it"
-        );
-    }
-    assert!(
-        ns.find_link("other0").is_some(),
-        "those of another parent stay"
-    );
-    assert!(shows(&net, 1), "it is the only one that is shown");
-    net.devices.clear();
-    assert!(shows(&net, 1), "it is the only one that is shown");
-    ns.sh("ip link del other0");
-    net.assert_clean();
-}
-
-#[test]
 fn a_second_device_that_asks_for_another_mode_switches_all() {
     let net = Net::new(Mode::L2).devices(1).build();
     let ns = net.namespace("second");
@@ -456,48 +337,6 @@ fn mode_and_flag_are_changed_by_link_set() {
 }
 
 #[test]
-fn a_parent_is_renamed() {
-    let net = Net::new(Mode::L2).devices(1).build();
-    // A veth may be renamed while it is up since Linux 6.2.
-    net.host.sh("ip link set eth0 down");
-    net.host.sh("ip link set eth0 name wan0");
-    net.host.sh("ip link set wan0 up");
-    assert!(net.lan.reaches("10.1.0.10"), "its devices work on");
-    if Backend::is_ours() {
-        let shown = net.shown();
-        assert_eq!(shown[0]["link"], "wan0", "{shown}");
-    }
-    net.ip(
-        &net.host,
-        "link add link wan0 name more type ipvlan mode l2",
-    )
-    .expect_quiet();
-    assert!(shows(&net, 2), "it is the same parent");
-    net.host.batch(
-        "link set more up\naddr add 10.1.0.40/32 dev more\nroute add 10.1.0.10/32 dev more\n",
-    );
-    assert!(
-        net.dev(0).ns.reaches("10.1.0.40"),
-        "it is the same parent: siblings"
-    );
-}
-
-#[test]
-fn a_parent_that_moves_away_leaves_nothing_half_made() {
-    let mut net = Net::new(Mode::L2).devices(2).build();
-    let away = net.namespace("away");
-    net.host
-        .sh(&format!("ip link set eth0 netns {}", away.name()));
-    away.batch("link set eth0 up\naddr add 10.1.0.1/24 dev eth0\n");
-    for dev in &net.devices {
-        assert!(net.lan.reaches(&dev.v4.to_string()), "it takes them along");
-    }
-    assert!(net.lan.reaches("10.1.0.1"), "the parent works where it is");
-    net.devices.clear();
-    net.assert_clean();
-}
-
-#[test]
 fn devices_work_where_ipv6_is_switched_off() {
     let mut net = Net::new(Mode::L2).build();
     net.host.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
@@ -507,37 +346,4 @@ fn devices_work_where_ipv6_is_switched_off() {
     ns.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
     ns.batch("link set ipvl0 up\naddr add 10.1.0.10/24 dev ipvl0\n");
     assert!(net.lan.reaches("10.1.0.10"), "IPv4 does not need IPv6");
-}
-
-#[test]
-fn two_parents_do_not_mix() {
-    let net = Net::new(Mode::L2).devices(1).build();
-    let other = net.namespace("wire1");
-    net.host.batch(&format!(
-        "link add eth1 type veth peer name lan0 netns {}\nlink set eth1 up\naddr add 10.5.0.1/24 dev eth1\n",
-        other.name()
-    ));
-    other.batch("link set lan0 up\naddr add 10.1.0.254/24 dev lan0\n");
-    let guest = net.namespace("guest");
-    let v0 = format!(
-        "link add link eth1 name v0 netns {} type ipvlan mode l2",
-        guest.name()
-    );
-    net.ip(&net.host, &v0).expect_quiet();
-    // The same address on another parent's wire is another address.
-    guest.batch("link set v0 up\naddr add 10.1.0.10/24 dev v0\n");
-    assert!(
-        other.reaches("10.1.0.10"),
-        "the second wire reaches its own"
-    );
-    assert!(
-        net.lan.reaches("10.1.0.10"),
-        "the first wire reaches its own"
-    );
-    guest.sh("ip link del v0");
-    assert!(
-        net.lan.reaches("10.1.0.10"),
-        "and one that goes takes nothing from the other"
-    );
-    assert!(shows(&net, 1), "one is left");
 }

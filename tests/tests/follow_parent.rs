@@ -12,7 +12,7 @@ use ipvlan_netlink::{Event, LinkChange, Monitor, Netlink};
 use ipvlan_tests::packet::mac_text;
 use ipvlan_tests::process::kill_hard;
 use ipvlan_tests::{
-    Backend, Mode, Net, Ns, PATIENCE, differs, eventually, kernel_is_since, traffic,
+    Backend, Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually, kernel_is_since, traffic,
 };
 
 const MODES: [Mode; 2] = [Mode::L2, Mode::L3];
@@ -177,8 +177,16 @@ fn devices_take_the_parent_s_new_mac_address() {
                 let told = eventually(PATIENCE, || was_told(monitor, index));
                 assert!(told, "{mode}: {}'s namespace is told", dev.name);
             }
+            let wire = Sniffer::on(&net.lan, "lan0");
             net.lan.sh("ip neigh flush all");
             all_works(&net, "by the new address");
+            let seen = wire.heard();
+            assert!(!seen.is_empty(), "{mode}: the wire saw them answer");
+            let strangers: Vec<_> = seen.iter().filter(|seen| seen.source() != new).collect();
+            assert!(
+                strangers.is_empty(),
+                "{mode}: the wire sees the new one only: {strangers:?}"
+            );
         }
         let after: Vec<_> = net
             .devices
@@ -246,6 +254,10 @@ fn a_parent_by_another_name_is_the_same_parent() {
         carrier_becomes(&net, true, "by another name");
         net.host.batch("addr replace fd00::1/64 dev wan0 nodad\n");
         all_works(&net, "by another name");
+        if Backend::is_ours() {
+            let shown = net.shown();
+            assert_eq!(shown[0]["link"], "wan0", "{shown}");
+        }
         let more = net.namespace("more");
         let words = format!(
             "link add link wan0 name more0 netns {} type ipvlan mode {mode}",
@@ -260,6 +272,11 @@ fn a_parent_by_another_name_is_the_same_parent() {
             net.dev(0).ns.reaches(&v4.to_string()),
             "{mode}: one that is made by the new name is a sibling"
         );
+        if Backend::is_ours() {
+            let shown = net.shown();
+            let count = shown.as_array().map(Vec::len);
+            assert_eq!(count, Some(3), "{mode}: it is the same parent: {shown}");
+        }
     }
 }
 
@@ -267,6 +284,15 @@ fn a_parent_by_another_name_is_the_same_parent() {
 fn devices_go_when_their_parent_is_deleted() {
     for (mode, from) in [(Mode::L2, "host"), (Mode::L3, "lan")] {
         let mut net = Net::new(mode).devices(2).build();
+        net.host.batch(
+            "link add eth7 type veth peer name wire7\nlink set eth7 up\nlink set wire7 up\n",
+        );
+        let elsewhere = net.namespace("elsewhere");
+        let words = format!(
+            "link add link eth7 name other0 netns {} type ipvlan mode l3",
+            elsewhere.name()
+        );
+        net.ip(&net.host, &words).expect_quiet();
         // Of a pair, either end may be deleted.
         match from {
             "host" => net.host.sh("ip link del eth0"),
@@ -280,6 +306,15 @@ fn devices_go_when_their_parent_is_deleted() {
                 dev.name
             );
         }
+        if Backend::is_ours() {
+            let only = || net.shown().as_array().map(Vec::len) == Some(1);
+            assert!(eventually(PATIENCE, only), "{mode}: {}", net.shown());
+        }
+        assert!(
+            elsewhere.find_link("other0").is_some(),
+            "{mode}: that of another parent stays"
+        );
+        elsewhere.sh("ip link del other0");
         net.devices.clear();
         if Backend::is_ours() {
             net.assert_clean();
@@ -345,7 +380,7 @@ fn settle(net: &Net, ns: &Ns) {
 
 #[test]
 fn a_parent_may_go_to_another_namespace_and_come_back() {
-    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+    for mode in Mode::ALL {
         let net = Net::new(mode).devices(2).build();
         let away = net.namespace("away");
         // So that the indexes of parent and host ends are taken where they go.
@@ -420,6 +455,21 @@ fn a_parent_may_go_to_another_namespace_and_come_back() {
             "{mode}: all addresses are owned"
         );
     }
+}
+
+#[test]
+fn devices_may_go_while_their_parent_is_elsewhere() {
+    let mut net = Net::new(Mode::L2).devices(2).build();
+    let away = net.namespace("away");
+    net.host
+        .sh(&format!("ip link set eth0 netns {}", away.name()));
+    away.batch("link set eth0 up\naddr add 10.1.0.1/24 dev eth0\n");
+    for dev in &net.devices {
+        assert!(net.lan.reaches(&dev.v4.to_string()), "it takes them along");
+    }
+    assert!(net.lan.reaches("10.1.0.1"), "the parent works where it is");
+    net.devices.clear();
+    net.assert_clean();
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use ipvlan_tests::tap::Tap;
-use ipvlan_tests::{Backend, Mode, Net, Ns, differs, traffic};
+use ipvlan_tests::{Backend, Mode, Net, Ns, PATIENCE, differs, eventually, traffic};
 
 /// A kind of interface that may be a parent, and what it is made of in the fixture's two
 /// namespaces, with the LAN behind it.
@@ -406,6 +406,10 @@ fn one_address_may_be_on_devices_of_two_parents() {
         net.lan.reaches("10.1.0.10"),
         "one that goes takes nothing from the other"
     );
+    if Backend::is_ours() {
+        let shown = || net.shown().as_array().map(Vec::len);
+        assert!(eventually(PATIENCE, || shown() == Some(1)), "one is left");
+    }
 }
 
 #[test]

@@ -259,11 +259,6 @@ fn a_promiscuous_device_hears_nothing_of_others() {
         let _: String = container.root("ip link set c0 promisc on").expect();
         let ear = Sniffer::on(&container.ns, "c0");
         let sibling = net.dev(0);
-        let host = net.namespace("other");
-        host.batch(&format!(
-            "link add x0 type veth peer name x1 netns {}\n",
-            net.lan.name()
-        ));
         for address in sibling.addresses() {
             assert!(net.lan.reaches(&address), "{mode}: {address}");
         }
