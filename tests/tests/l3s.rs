@@ -21,6 +21,7 @@ use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::traffic::{self, Ear};
 use ipvlan_tests::{
     Dev, HOST4, HOST6, LAN4, LAN6, Mode, Net, PATIENCE, Sniffer, differs, eventually,
+    prepare_for_l3s,
 };
 
 const PORT: u16 = 7099;
@@ -440,6 +441,53 @@ fn the_host_answers_arp_and_nd_for_devices_if_it_is_told_to() {
         } else {
             assert!(!net.lan.answers(&four), "{mode}: no proxy ARP");
         }
+    }
+}
+
+/// What decides what the host forwards, of each of its interfaces.
+fn settings(net: &Net) -> Vec<String> {
+    let read = |path: &str| {
+        let path = format!("/proc/sys/net/{path}");
+        let text = net.host.enter(|| std::fs::read_to_string(path));
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let links = net.host.links().into_iter();
+    links
+        .map(|name| {
+            let values = ["forwarding", "rp_filter", "src_valid_mark"]
+                .map(|key| format!("{key} {}", read(&format!("ipv4/conf/{name}/{key}"))));
+            let six = read(&format!("ipv6/conf/{name}/force_forwarding"));
+            let no_arp = net.host.link(&name).flags & 0x80;
+            format!("{name}: {values:?} force_forwarding {six} IFF_NOARP {no_arp:x}")
+        })
+        .collect()
+}
+
+#[test]
+fn another_mode_leaves_the_host_as_it_was() {
+    for mode in [Mode::L2, Mode::L3] {
+        let mut net = Net::new(mode).build();
+        prepare_for_l3s(&net.host);
+        net.host.sysctl("net/ipv4/conf/all/rp_filter", "1");
+        net.host.sysctl("net/ipv4/conf/default/rp_filter", "2");
+        for _ in 0..2 {
+            let number = net.add();
+            net.dev(number).configure();
+        }
+        let dev = net.dev(0);
+        let lan = LAN4.to_string();
+        assert!(dev.ns.reaches(&lan), "{mode}: before");
+        let before = settings(&net);
+        let set = |mode: &str| {
+            let words = format!("link set dev ipvl0 type ipvlan mode {mode}");
+            net.ip(&dev.ns, &words).expect_quiet();
+        };
+        set("l3s");
+        let forwards = settings(&net) != before;
+        assert_eq!(forwards, differs("l3s-forwarding", true, false));
+        set(&mode.to_string());
+        assert_eq!(settings(&net), before, "{mode}");
+        assert!(dev.ns.reaches(&lan), "{mode}: after");
     }
 }
 

@@ -4,8 +4,11 @@
 //! that vanishes between plan and apply is nothing special. What failed is reported together, and
 //! still differs at the next look; but for a device that could not follow its parent's MAC address or
 //! MTU, which then stay what they were: frames are rewritten all the same.
+//!
+//! The exception is a link that could not be deleted: its device is not forgotten, and its port does
+//! not go. Without them no program would stand between the device and the stack of this namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::net::Ipv6Addr;
@@ -41,19 +44,7 @@ impl<'a> Apply<'a> {
 
     /// Makes all steps, in order. Returns what failed.
     pub(crate) fn all(&mut self, steps: &[Step]) -> Vec<Error> {
-        let mut failed = Vec::new();
-        for step in steps {
-            log::debug!("{step:?}");
-            match self.step(step) {
-                Ok(()) => {}
-                // Gone in the meantime; the kernel's next event tells the rest.
-                Err(Error::Netlink(error)) if error.errno() == Errno::ENODEV => {}
-                // What goes on in one device's namespace is no concern of the caller.
-                Err(error) if is_inside_a_device(step) => log::debug!("{error}"),
-                Err(error) => failed.push(error),
-            }
-        }
-        failed
+        make(steps, |step| self.step(step))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Error> {
@@ -140,6 +131,38 @@ impl<'a> Apply<'a> {
     }
 }
 
+/// Makes steps by `one`, in order, and leaves out those that must not follow one that failed.
+/// Returns what failed.
+fn make(steps: &[Step], mut one: impl FnMut(&Step) -> Result<(), Error>) -> Vec<Error> {
+    let mut failed = Vec::new();
+    // Links that are still there, and ports that know of one.
+    let (mut links, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for step in steps {
+        match step {
+            Step::ForgetDev { port, host } if links.contains(host) => {
+                let _: bool = ports.insert(*port);
+                continue;
+            }
+            Step::RemovePort { port } if ports.contains(port) => continue,
+            _ => log::debug!("{step:?}"),
+        }
+        match one(step) {
+            Ok(()) => {}
+            // Gone in the meantime; the kernel's next event tells the rest.
+            Err(Error::Netlink(error)) if error.errno() == Errno::ENODEV => {}
+            // What goes on in one device's namespace is no concern of the caller.
+            Err(error) if is_inside_a_device(step) => log::debug!("{error}"),
+            Err(error) => {
+                if let Step::DeleteLink { index } = step {
+                    let _: bool = links.insert(*index);
+                }
+                failed.push(error);
+            }
+        }
+    }
+    failed
+}
+
 fn is_inside_a_device(step: &Step) -> bool {
     matches!(step, Step::ChangeDev { .. } | Step::RemoveAddress { .. })
 }
@@ -208,8 +231,12 @@ fn regenerate_link_local(link: &Link, mode: AddrGenMode) -> Result<(), Error> {
 }
 
 fn change_setting(interface: &str, setting: Setting) -> Result<(), Error> {
-    let Setting { family, name, on } = setting;
-    write_setting(family, interface, name, if on { "1" } else { "0" })
+    let Setting {
+        family,
+        name,
+        value,
+    } = setting;
+    write_setting(family, interface, name, &value.to_string())
 }
 
 fn setting_path(family: Family, interface: &str, name: &str) -> PathBuf {
@@ -236,5 +263,47 @@ pub(crate) fn write_setting(
         // Renamed or gone just now, or a name that is not UTF-8: nothing that concerns others.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| io_error("write", &path, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_deleted_keeps_its_entry_and_its_port() {
+        let steps = [
+            Step::DeleteLink { index: 10 },
+            Step::ForgetDev { port: 2, host: 10 },
+            Step::DeleteLink { index: 11 },
+            Step::ForgetDev { port: 2, host: 11 },
+            Step::RemovePort { port: 2 },
+            Step::DeleteLink { index: 12 },
+            Step::ForgetDev { port: 3, host: 12 },
+            Step::RemovePort { port: 3 },
+        ];
+        let made_but_for = |errno: Errno| {
+            let mut made = Vec::new();
+            let failed = make(&steps, |step| {
+                if *step == steps[0] {
+                    return Err(Error::Netlink(ipvlan_netlink::Error::Kernel {
+                        op: "delete",
+                        object: "link 10".into(),
+                        errno,
+                        extack: None,
+                    }));
+                }
+                made.push(step.clone());
+                Ok(())
+            });
+            (made, failed.len())
+        };
+        let kept = [steps[2].clone(), steps[3].clone()]
+            .into_iter()
+            .chain(steps[5..].iter().cloned())
+            .collect();
+        assert_eq!(made_but_for(Errno::EPERM), (kept, 1));
+        let gone = (steps[1..].to_vec(), 0);
+        assert_eq!(made_but_for(Errno::ENODEV), gone, "it was gone already");
     }
 }

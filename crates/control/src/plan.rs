@@ -320,7 +320,7 @@ fn plan_entry(
 }
 
 const IFF_ALLMULTI: u32 = 0x200;
-const IFF_NOARP: u32 = 0x80;
+pub(crate) const IFF_NOARP: u32 = 0x80;
 
 fn all_multicast(index: u32, on: bool) -> Step {
     Step::Change {

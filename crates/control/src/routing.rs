@@ -33,18 +33,16 @@ use ipvlan_abi::{
     Mode, OWNER_PEER, Owner, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED, PortEntry,
     ROUTED_MARK,
 };
-use ipvlan_netlink::{Family, Link, LinkChange, Mac, Netlink, RouteFilter, Rule};
+use ipvlan_netlink::{Family, Link, LinkChange, Mac, Netlink, RouteFilter, Rule, V4Settings};
 
 use crate::error::Error;
 use crate::observe::{PortView, World};
-use crate::plan::Step;
+use crate::plan::{IFF_NOARP, Step};
 
 /// Number of the table of the parent with ifindex 0; high, and not one that people use.
 const TABLE: u32 = 0x6970_0000;
 /// Behind the table "local" (0), before whatever else the host has.
 const PRIORITY: u32 = 500;
-
-const IFF_NOARP: u32 = 0x80;
 
 /// What a namespace does for packets that are not its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,19 +53,30 @@ pub(crate) struct Host {
     pub(crate) v6: Option<bool>,
     /// Whether it checks sources on all interfaces.
     pub(crate) checks_sources: bool,
+    /// What an interface has that was made just now (`net.ipv4.conf.default`).
+    pub(crate) fresh_v4: V4Settings,
+    /// The same of `net.ipv6.conf.default.force_forwarding`.
+    pub(crate) fresh_forces_v6: bool,
 }
 
 impl Host {
     /// Of the calling thread's namespace.
     pub(crate) fn read() -> Self {
-        let is_on = |name: &str| {
+        let number = |name: &str| -> Option<u32> {
             let text = fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?;
-            Some(text.trim() != "0")
+            text.trim().parse().ok()
         };
+        let is_on = |name: &str| number(name).is_some_and(|number| number != 0);
         Self {
-            v4: is_on("ipv4/conf/all/forwarding").unwrap_or(false),
-            v6: is_on("ipv6/conf/all/forwarding"),
-            checks_sources: is_on("ipv4/conf/all/rp_filter").unwrap_or(false),
+            v4: is_on("ipv4/conf/all/forwarding"),
+            v6: number("ipv6/conf/all/forwarding").map(|number| number != 0),
+            checks_sources: is_on("ipv4/conf/all/rp_filter"),
+            fresh_v4: V4Settings {
+                forwarding: is_on("ipv4/conf/default/forwarding"),
+                rp_filter: number("ipv4/conf/default/rp_filter").unwrap_or(0),
+                src_valid_mark: is_on("ipv4/conf/default/src_valid_mark"),
+            },
+            fresh_forces_v6: is_on("ipv6/conf/default/force_forwarding"),
         }
     }
 
@@ -130,29 +139,13 @@ pub(crate) fn table(parent: u32) -> u32 {
 pub(crate) struct Setting {
     pub(crate) family: Family,
     pub(crate) name: &'static str,
-    pub(crate) on: bool,
+    pub(crate) value: u32,
 }
 
-const FORWARD4: Setting = Setting {
-    family: Family::V4,
-    name: "forwarding",
-    on: true,
-};
-const FORWARD6: Setting = Setting {
-    family: Family::V6,
-    name: "force_forwarding",
-    on: true,
-};
-const CHECK_SOURCES: Setting = Setting {
-    family: Family::V4,
-    name: "rp_filter",
-    on: true,
-};
-const CHECK_BY_MARK: Setting = Setting {
-    family: Family::V4,
-    name: "src_valid_mark",
-    on: true,
-};
+const FORWARD4: (Family, &str) = (Family::V4, "forwarding");
+const FORWARD6: (Family, &str) = (Family::V6, "force_forwarding");
+const CHECK_SOURCES: (Family, &str) = (Family::V4, "rp_filter");
+const CHECK_BY_MARK: (Family, &str) = (Family::V4, "src_valid_mark");
 
 /// Plans what differs. Returns the entry with what is to be remembered of it.
 pub(crate) fn plan(
@@ -171,7 +164,7 @@ pub(crate) fn plan(
         Some(parent) if entry.mode() == Mode::L3s && !hosts.is_empty() => {
             set_up(steps, port, view, parent, world, hosts, owners, entry)
         }
-        parent => take_down(steps, port, view, parent.as_ref(), world, entry),
+        parent => take_down(steps, port, view, parent.as_ref(), world, hosts, entry),
     }
 }
 
@@ -272,6 +265,7 @@ fn take_down(
     view: &PortView,
     parent: Option<&Link>,
     world: &World,
+    hosts: &[&Link],
     mut entry: PortEntry,
 ) -> PortEntry {
     if let Some(parent) = parent {
@@ -288,6 +282,9 @@ fn take_down(
             table: table(port),
             address: *address,
         });
+    }
+    for link in hosts {
+        reset_host_end(steps, &world.host, link);
     }
     // In l3s without devices or without a parent the port is about to go.
     entry.bits &= !(PORT_ROUTED | PORT_FORWARD4 | PORT_FORWARD6 | PORT_MARK);
@@ -367,10 +364,43 @@ fn plan_host_end(steps: &mut Vec<Step>, mac: Option<Mac>, host: &Host, link: &Li
     }
 }
 
-fn set(link: &Link, setting: Setting, on: bool) -> Step {
+/// Makes a host end what it was before it forwarded: one that was made just now. Its MAC address may
+/// stay, no other mode minds it.
+fn reset_host_end(steps: &mut Vec<Step>, host: &Host, link: &Link) {
+    if link.flags & IFF_NOARP != 0 {
+        steps.push(Step::Change {
+            index: link.index,
+            change: LinkChange {
+                noarp: Some(false),
+                ..LinkChange::default()
+            },
+        });
+    }
+    let fresh = host.fresh_v4;
+    if let Some(settings) = link.v4 {
+        if settings.forwarding != fresh.forwarding {
+            steps.push(set(link, FORWARD4, fresh.forwarding));
+        }
+        if settings.rp_filter != fresh.rp_filter {
+            steps.push(set(link, CHECK_SOURCES, fresh.rp_filter));
+        }
+        if settings.src_valid_mark != fresh.src_valid_mark {
+            steps.push(set(link, CHECK_BY_MARK, fresh.src_valid_mark));
+        }
+    }
+    if link.force_forwards_v6 == Some(!host.fresh_forces_v6) {
+        steps.push(set(link, FORWARD6, host.fresh_forces_v6));
+    }
+}
+
+fn set(link: &Link, (family, name): (Family, &'static str), value: impl Into<u32>) -> Step {
     Step::Set {
         interface: link.name.clone(),
-        setting: Setting { on, ..setting },
+        setting: Setting {
+            family,
+            name,
+            value: value.into(),
+        },
     }
 }
 

@@ -248,15 +248,22 @@ impl Kernel {
                 if link.name != interface {
                     continue;
                 }
-                let mut v4 = link.v4.unwrap_or_default();
+                let on = setting.value != 0;
+                if setting.family == Family::V6 {
+                    assert_eq!(setting.name, "force_forwarding");
+                    link.force_forwards_v6 = Some(on);
+                    continue;
+                }
+                // Without IPv4 there is no such file.
+                let Some(v4) = link.v4.as_mut() else {
+                    continue;
+                };
                 match setting.name {
-                    "forwarding" => v4.forwarding = setting.on,
-                    "rp_filter" => v4.rp_filter = u32::from(setting.on),
-                    "src_valid_mark" => v4.src_valid_mark = setting.on,
-                    "force_forwarding" => link.force_forwards_v6 = Some(setting.on),
+                    "forwarding" => v4.forwarding = on,
+                    "rp_filter" => v4.rp_filter = setting.value,
+                    "src_valid_mark" => v4.src_valid_mark = on,
                     other => panic!("no such setting: {other}"),
                 }
-                link.v4 = Some(v4);
             }
         }
     }

@@ -17,6 +17,12 @@ const QUIET: Host = Host {
     v4: false,
     v6: Some(false),
     checks_sources: false,
+    fresh_v4: V4Settings {
+        forwarding: false,
+        rp_filter: 0,
+        src_valid_mark: false,
+    },
+    fresh_forces_v6: false,
 };
 
 /// Rules as `ip rule` has them: family, interface, mark, where to.
@@ -84,7 +90,7 @@ fn a_host_that_did_not_forward_forwards_for_devices_only() {
     kernel.world.host = Host {
         v4: true,
         v6: Some(true),
-        checks_sources: false,
+        ..QUIET
     };
     let _: usize = kernel.reconcile();
     assert!(rules(&mut kernel).iter().all(|(.., nowhere)| !nowhere));
@@ -105,7 +111,7 @@ fn a_router_stays_one() {
     kernel.world.host = Host {
         v4: true,
         v6: Some(true),
-        checks_sources: false,
+        ..QUIET
     };
     kernel.port().entry.mode = Mode::L3s as u8;
     let _: usize = kernel.reconcile();
@@ -160,6 +166,38 @@ fn leaving_the_mode_leaves_nothing_behind() {
         assert_eq!(forwards(kernel.parent()), (false, Some(false)), "{to}");
         let ours = PORT_ROUTED | PORT_FORWARD4 | PORT_FORWARD6 | PORT_MARK;
         assert_eq!(kernel.port().entry.bits & ours, 0, "{to}");
+    }
+    // The host ends are as they were, whatever that was here.
+    let fresh_v4 = V4Settings {
+        forwarding: false,
+        rp_filter: 2,
+        src_valid_mark: false,
+    };
+    let host = Host {
+        checks_sources: true,
+        fresh_v4,
+        ..QUIET
+    };
+    for to in [Mode::L2, Mode::L3] {
+        let mut kernel = two(Mode::L3);
+        kernel.world.host = host;
+        let ends = |kernel: &mut Kernel| {
+            [10, 11].map(|host| {
+                let link = kernel.dev(host).host.as_mut().expect("a host end");
+                let _: &mut V4Settings = link.v4.get_or_insert(fresh_v4);
+                (link.flags & IFF_NOARP, link.v4, link.force_forwards_v6)
+            })
+        };
+        for host in [10, 11] {
+            kernel.dev(host).host.as_mut().expect("a host end").v4 = None;
+        }
+        let before = ends(&mut kernel);
+        kernel.port().entry.mode = Mode::L3s as u8;
+        let _: usize = kernel.reconcile();
+        assert_ne!(ends(&mut kernel), before, "{to}");
+        kernel.port().entry.mode = to as u8;
+        let _: usize = kernel.reconcile();
+        assert_eq!(ends(&mut kernel), before, "{to}");
     }
     // The model panics when a port goes and leaves a rule.
     let mut kernel = forwarding(QUIET);

@@ -177,13 +177,25 @@ fn some_routing(parent: u32) -> impl Strategy<Value = Routing> {
 }
 
 fn some_host() -> impl Strategy<Value = Host> {
-    (any::<bool>(), any::<Option<bool>>(), any::<bool>()).prop_map(|(v4, v6, checks_sources)| {
-        Host {
+    let fresh = (any::<bool>(), 0u32..3, any::<bool>(), any::<bool>());
+    let fresh = fresh.prop_map(|(forwarding, rp_filter, src_valid_mark, six)| {
+        let four = V4Settings {
+            forwarding,
+            rp_filter,
+            src_valid_mark,
+        };
+        (four, six)
+    });
+    let all = (any::<bool>(), any::<Option<bool>>(), any::<bool>(), fresh);
+    all.prop_map(
+        |(v4, v6, checks_sources, (fresh_v4, fresh_forces_v6))| Host {
             v4,
             v6,
             checks_sources,
-        }
-    })
+            fresh_v4,
+            fresh_forces_v6,
+        },
+    )
 }
 
 fn some_kernel() -> impl Strategy<Value = Kernel> {
