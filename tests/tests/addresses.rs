@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::Duration;
 
+use ipvlan_tests::firewall::nft;
 use ipvlan_tests::packet::ethertype;
 use ipvlan_tests::wire::Wire;
 use ipvlan_tests::{Backend, Done, Mode, Net, Ns, PATIENCE, Seen, Sniffer, differs, eventually};
@@ -418,15 +419,163 @@ fn the_address_of_a_next_router_cannot_be_taken() {
 }
 
 #[test]
+fn what_lies_behind_the_host_cannot_be_taken_in_l3s() {
+    let net = Net::new(Mode::L3s).devices(2).build();
+    let container = net.namespace("container");
+    net.host.batch(&format!(
+        "link add docker0 type veth peer name eth0 netns {}\n\
+         link set docker0 up\n\
+         addr add 172.17.0.1/16 dev docker0\n\
+         addr add fd17::1/64 dev docker0 nodad\n",
+        container.name()
+    ));
+    container.batch(
+        "link set eth0 up\n\
+         addr add 172.17.0.2/16 dev eth0\n\
+         addr add 172.18.0.9/32 dev eth0\n\
+         addr add fd17::2/64 dev eth0 nodad\n\
+         addr add fd18::9/128 dev eth0 nodad\n\
+         route add default via 172.17.0.1\n\
+         route add default via fd17::1\n",
+    );
+    net.host.sysctl("net/ipv4/ip_forward", "1");
+    net.host.sysctl("net/ipv6/conf/all/forwarding", "1");
+    nft(
+        &net.host,
+        "table ip nat {\n\
+         chain post {\n\
+         type nat hook postrouting priority srcnat\n\
+         oifname \"eth0\" ip saddr 172.17.0.0/16 masquerade\n\
+         }\n}",
+    );
+    assert!(container.reaches("10.1.0.254"), "masqueraded");
+    let wire = Wire::of(&net).with("container", &container);
+    let ns = &net.dev(0).ns;
+    let whose = differs("behind-address", "container", "ipvl0");
+    for (address, other, len) in [
+        ("172.17.0.2", "172.88.0.2", 32),
+        ("fd17::2", "fd88::2", 128),
+    ] {
+        wire.is_for(address, "container");
+        ns.sh(&format!("ip addr add {address}/{len} dev ipvl0 nodad"));
+        // A sign of life: what it takes next is its own by now.
+        ns.sh(&format!("ip addr add {other}/{len} dev ipvl0 nodad"));
+        wire.is_for(other, "ipvl0");
+        wire.is_for(address, whose);
+        wire.is_said("ipvl1", address, whose);
+        is_listed_as_refused(&net, "ipvl0", address);
+    }
+    let answered = container.answers("10.1.0.254");
+    assert_eq!(
+        answered,
+        differs("behind-address", true, false),
+        "whether answers to the container come to it"
+    );
+    // By a route alone, which comes and goes.
+    for (address, len) in [("172.18.0.9", 32), ("fd18::9", 128)] {
+        ns.sh(&format!("ip addr add {address}/{len} dev ipvl0 nodad"));
+        wire.is_for(address, "ipvl0");
+        net.host
+            .sh(&format!("ip route add {address}/{len} dev docker0"));
+        wire.is_for(address, whose);
+        net.host
+            .sh(&format!("ip route del {address}/{len} dev docker0"));
+        wire.is_for(address, "ipvl0");
+    }
+    // Where everybody else is, is nobody's place.
+    net.host.batch(
+        "route add default via 172.17.0.2 dev docker0\n\
+         route add 128.0.0.0/1 via 172.17.0.2 dev docker0\n\
+         route add default via fd17::2 dev docker0\n\
+         route add 2000::/3 via fd17::2 dev docker0\n",
+    );
+    for (address, len) in [("198.51.100.7", 32), ("2001:db8::7", 128)] {
+        ns.sh(&format!("ip addr add {address}/{len} dev ipvl0 nodad"));
+        wire.is_for(address, "ipvl0");
+    }
+    // By name it may be had, and in l3, where nothing is forwarded to a device.
+    if Backend::is_ours() {
+        net.ipvlan("addr add 172.17.0.2 dev ipvl0").expect_quiet();
+        wire.is_for("172.17.0.2", "ipvl0");
+        net.ipvlan("addr del 172.17.0.2 dev ipvl0").expect_quiet();
+        wire.is_for("172.17.0.2", "container");
+    }
+    for mode in ["l3", "l3s"] {
+        let words = format!("link set dev ipvl0 type ipvlan mode {mode}");
+        net.ip(ns, &words).expect_quiet();
+        for address in ["172.17.0.2", "fd17::2"] {
+            wire.is_for(address, if mode == "l3" { "ipvl0" } else { whose });
+        }
+    }
+}
+
+#[test]
+fn what_is_on_the_parents_lan_is_not_behind_the_host() {
+    let net = Net::new(Mode::L3s).devices(1).build();
+    let done = net
+        .host
+        .try_sh("ip link add shim link eth0 type macvlan mode bridge");
+    assert_eq!(done.ok(), differs("shared-parent", true, false), "{done:?}");
+    if !done.ok() {
+        return;
+    }
+    net.host.batch(
+        "link set shim up\n\
+         addr add 10.7.0.1/24 dev shim\n\
+         addr add fd07::1/64 dev shim nodad\n",
+    );
+    let wire = Wire::of(&net);
+    let ns = &net.dev(0).ns;
+    // The parent's subnet, and that of a macvlan device on it.
+    let all = [
+        "10.1.0.60/32",
+        "fd00::60/128",
+        "10.7.0.60/32",
+        "fd07::60/128",
+    ];
+    for address in all {
+        ns.sh(&format!("ip addr add {address} dev ipvl0 nodad"));
+        let (address, _) = address.split_once('/').expect("a length");
+        wire.is_for(address, "ipvl0");
+    }
+    // A host that bridges its NIC has its addresses on the bridge.
+    net.host.batch(
+        "link add br0 type bridge\n\
+         link set br0 up\n\
+         addr flush dev eth0\n\
+         addr add 10.1.0.1/24 dev br0\n\
+         addr add fd00::1/64 dev br0 nodad\n\
+         link del shim\n\
+         link set eth0 master br0\n",
+    );
+    ns.sh("ip addr add 10.1.0.61/32 dev ipvl0");
+    let owns = || listed(&net, "ipvl0", "owns");
+    let all = ["10.1.0.60", "fd00::60", "10.1.0.61"];
+    let owned = || all.iter().all(|one| owns().iter().any(|own| own == one));
+    assert!(eventually(PATIENCE, owned), "{:?}", owns());
+    assert_eq!(listed(&net, "ipvl0", "refused"), [] as [&str; 0]);
+}
+
+#[test]
 fn a_next_router_is_one_however_a_route_names_it() {
+    for compat in ["1", "0"] {
+        next_routers_by_any_route(compat);
+    }
+}
+
+/// With this `net.ipv4.nexthop_compat_mode`.
+fn next_routers_by_any_route(compat: &str) {
     let net = Net::new(Mode::L2).devices(1).build();
+    net.host.sysctl("net/ipv4/nexthop_compat_mode", compat);
     let ns = &net.dev(0).ns;
     net.host.batch(
         "route add 10.50.0.0/16 nexthop via 10.1.0.201 dev eth0 nexthop via 10.1.0.202 dev eth0\n\
          nexthop add id 1 via 10.1.0.203 dev eth0\n\
          nexthop add id 2 via 10.1.0.204 dev eth0\n\
          nexthop add id 3 group 1/2\n\
+         nexthop add id 4 via fd00::205 dev eth0\n\
          route add 10.51.0.0/16 nhid 3\n\
+         route add fd52::/64 nhid 4\n\
          route add 10.52.0.0/16 via 10.1.0.205 dev eth0 table 100\n\
          route add 10.53.0.0/16 via inet6 fe80::201 dev eth0\n\
          route add fd50::/64 via fe80::202 dev eth0\n\
@@ -442,6 +591,7 @@ fn a_next_router_is_one_however_a_route_names_it() {
         "fe80::202",
         "fd00::203",
         "fd00::204",
+        "fd00::205",
     ];
     for address in routers {
         let len = if address.contains(':') { 128 } else { 32 };
@@ -461,7 +611,9 @@ fn a_next_router_is_one_however_a_route_names_it() {
     // It is one for as long as it is.
     net.host.batch(
         "route del 10.50.0.0/16\n\
-         nexthop del id 3\n\
+         nexthop del id 1\n\
+         nexthop del id 2\n\
+         nexthop del id 4\n\
          route del 10.52.0.0/16 table 100\n\
          route del 10.53.0.0/16\n\
          route del fd50::/64\n\

@@ -144,8 +144,9 @@ Usage: ipvlan addr add ADDRESS dev DEV
        ipvlan addr show [ [ dev ] DEV ]
 
 A device owns the addresses that it has, by \"ip addr add\" where it lives. Those
-of the host, those of the next routers behind its parent and those that another
-device had first are refused.
+of the host, those of the next routers behind its parent, those that another
+device had first, and in l3s those behind other interfaces of the host are
+refused.
 
 add   lets one device own one of them all the same, as soon as it has it and is
       up. It is not added to the device: \"ip addr add\" does that.

@@ -496,7 +496,7 @@ impl Agent {
                     removed,
                     ..
                 } => {
-                    self.forget_gateways_of(ns, index);
+                    self.forget_routes_of(ns, index);
                     wake = wake.max(self.concerns(ns, index, removed));
                 }
                 Event::Address {
@@ -504,7 +504,7 @@ impl Agent {
                     index,
                     ..
                 } => {
-                    self.forget_gateways_of(ns, index);
+                    self.forget_routes_of(ns, index);
                     wake = wake.max(self.concerns(ns, index, false));
                 }
                 Event::Moved {
@@ -525,15 +525,21 @@ impl Agent {
                         self.announcer.port(index, view);
                     }
                 }
-                // A next router of the parents'.
-                Event::Route { ns: Some(ns) } if ns == self.parents => {
-                    self.memory.knows_gateways = false;
-                    wake = Wake::Parents;
+                // A next router of the parents', or in l3s a way to whatever is behind the host.
+                Event::Route {
+                    ns: Some(ns),
+                    table,
+                    by_router,
+                } if ns == self.parents => {
+                    if by_router || self.forwards() && !self.is_ours(table) {
+                        self.memory.knows_routes = false;
+                        wake = Wake::Parents;
+                    }
                 }
                 // Somebody has changed what l3s made, or what it stands on.
                 Event::Forwarding { ns: Some(ns) } if ns == self.parents => {
-                    let mut ports = self.memory.world.ports.values();
-                    if ports.any(|port| routing::concerns(&port.entry)) {
+                    if self.forwards() {
+                        self.memory.knows_routes = false;
                         wake = Wake::Parents;
                     }
                 }
@@ -546,15 +552,27 @@ impl Agent {
         Ok(wake)
     }
 
+    /// Whether the parents' namespace forwards for devices (l3s).
+    fn forwards(&self) -> bool {
+        let mut ports = self.memory.world.ports.values();
+        ports.any(|port| routing::concerns(&port.entry))
+    }
+
+    /// Whether a table is what l3s makes.
+    fn is_ours(&self, table: u32) -> bool {
+        let mut parents = self.memory.world.ports.keys();
+        parents.any(|parent| routing::table(*parent) == table)
+    }
+
     /// With a link that goes down, or an address that goes, IPv4 routes go without a word.
-    fn forget_gateways_of(&mut self, ns: Nsid, index: u32) {
-        let mut ports = self.memory.world.ports.iter();
-        let is_ours = |(parent, port): (&u32, &PortView)| {
+    fn forget_routes_of(&mut self, ns: Nsid, index: u32) {
+        let counts = |(parent, port): (&u32, &PortView)| {
             let master = port.parent.as_ref().and_then(|link| link.master);
-            *parent == index || master == Some(index)
+            let in_l3s = routing::concerns(&port.entry) && !port.devs.contains_key(&index);
+            *parent == index || master == Some(index) || in_l3s
         };
-        if ns == self.parents && ports.any(is_ours) {
-            self.memory.knows_gateways = false;
+        if ns == self.parents && self.memory.world.ports.iter().any(counts) {
+            self.memory.knows_routes = false;
         }
     }
 

@@ -12,14 +12,14 @@
 //! ```
 //!
 //! Next routers are those of all routes, of either family and in any table, that leave by the parent,
-//! or by the bridge or bond that it is a port of.
+//! or by the bridge or bond that it is a port of, and those of nexthop objects there. In l3s the
+//! addresses behind other interfaces are not to be had either: `routing`.
 //!
 //! Grants are in the kernel, in a map that no program reads. They belong to the slot, which goes
 //! along when the parent goes to another namespace, and they go with the device.
 //!
 //! Limits: what routes do not tell is nobody's but the first one's: a router that is known inside
-//! the devices' namespaces only, or a route by a nexthop object while
-//! `net.ipv4.nexthop_compat_mode` is 0. All routes by the parent are read at each whole look; on a
+//! the devices' namespaces only. All routes by the parent are read when one has changed; on a
 //! router with a full table that takes its time. In l3s, what comes from the wire for an address
 //! that the host itself has is the host's, granted or not: its table "local" comes first.
 //!
@@ -57,6 +57,8 @@ pub(crate) fn gateways(nl: &mut Netlink, parent: u32) -> Result<BTreeSet<IpAddr>
                 Err(error) => return Err(error.into()),
             }
         }
+        // Routes by these need not show them.
+        gateways.extend(nl.nexthops(interface)?);
     }
     Ok(gateways)
 }

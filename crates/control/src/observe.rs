@@ -9,7 +9,7 @@ use ipvlan_netlink::{Link, Netlink, Nsid};
 
 use crate::error::Error;
 use crate::grant::gateways;
-use crate::routing::{Host, Routing, concerns};
+use crate::routing::{Host, Routing, behind, concerns};
 use crate::store::Store;
 
 /// All that a plan is made from. The namespace is that of the parents.
@@ -40,6 +40,8 @@ pub(crate) struct PortView {
     pub(crate) routing: Routing,
     /// The next routers of this namespace behind the parent.
     pub(crate) gateways: BTreeSet<IpAddr>,
+    /// The devices' addresses in l3s, and whether they lie behind this host (`routing::behind`).
+    pub(crate) behind: BTreeMap<IpAddr, bool>,
     /// What a device may own whoever else has it, by slot.
     pub(crate) grants: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
@@ -97,23 +99,23 @@ pub(crate) struct Memory {
     pub(crate) world: World,
     /// The host ends whose devices may have changed since; `None`: all of them.
     pub(crate) changed: Option<BTreeSet<u32>>,
-    /// Whether the next routers are those that the last look saw. A host may have a million routes.
-    pub(crate) knows_gateways: bool,
+    /// Whether the routes are those that the last look saw. A host may have a million.
+    pub(crate) knows_routes: bool,
 }
 
 impl Memory {
     /// Nothing is known of anything.
     pub(crate) fn forget(&mut self) {
         self.changed = None;
-        self.knows_gateways = false;
+        self.knows_routes = false;
     }
 
-    /// The next routers behind a parent, if they were seen and no route has changed.
-    fn gateways(&self, parent: &Link) -> Option<BTreeSet<IpAddr>> {
+    /// The port of a parent, if the routes that concern it are still those that were seen.
+    fn same_routes(&self, parent: &Link) -> Option<&PortView> {
         let port = self.world.ports.get(&parent.index)?;
-        // Those behind the bridge count that it is a port of.
+        // Those by the bridge count that it is a port of.
         let same = port.parent.as_ref()?.master == parent.master;
-        (same && self.knows_gateways).then(|| port.gateways.clone())
+        (same && self.knows_routes).then_some(port)
     }
 
     /// The device behind `host`, if it was seen and nothing has happened to it or its host end.
@@ -208,22 +210,25 @@ fn view(
         };
         let _: Option<DevView> = devs.insert(host, dev);
     }
-    Ok(PortView {
+    let link = links.get(&parent);
+    let known = link.and_then(|link| memory.same_routes(link));
+    let mut view = PortView {
         entry,
-        parent: links.get(&parent).cloned(),
+        parent: link.cloned(),
         devs,
         owners: port.owners()?,
         members: port.members(entry.members)?,
         routing: Routing::observe(nl, parent, &entry)?,
-        gateways: match links.get(&parent) {
-            None => BTreeSet::new(),
-            Some(link) => match memory.gateways(link) {
-                Some(known) => known,
-                None => gateways(nl, parent)?,
-            },
+        gateways: match (link, known) {
+            (None, _) => BTreeSet::new(),
+            (Some(_), Some(known)) => known.gateways.clone(),
+            (Some(_), None) => gateways(nl, parent)?,
         },
+        behind: known.map_or_else(BTreeMap::new, |known| known.behind.clone()),
         grants: port.grants()?,
-    })
+    };
+    view.behind = behind(nl, &view)?;
+    Ok(view)
 }
 
 /// Looks at one device.

@@ -4,7 +4,7 @@
 //!
 //! * A device owns its addresses while it is up. The first owner keeps an address that a second
 //!   device takes as well; the parent's namespace goes before all of them, and its next routers are
-//!   not to be had, unless one was granted by name (`grant`).
+//!   not to be had, nor in l3s what is behind the host, unless it was granted by name (`grant`).
 //! * The parent's MAC address and MTU, when they change, change those of all devices; a device has
 //!   carrier when the parent has; a parent that is gone takes its devices with it.
 //! * In l3 and l3s the devices have no ARP; in l3s this namespace forwards for them (`routing`).
@@ -129,11 +129,11 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
 }
 
 /// Addresses that one device can own. More of them stay without an owner.
-const MAX_OWNED: usize = 4096;
+pub(crate) const MAX_OWNED: usize = 4096;
 
 /// Who should own what: the device to which it was granted first, then the namespace, then whoever
 /// owns it now and still has it, then the device in the lowest slot. The next routers are nobody's:
-/// what is for them goes out.
+/// what is for them goes out. So is, in l3s, what is behind the host: it forwards that.
 pub(crate) fn owners(
     port: u32,
     view: &PortView,
@@ -164,6 +164,7 @@ pub(crate) fn owners(
                 true if has_it_now => Some(Claim::GrantedNow),
                 true => Some(Claim::Granted),
                 false if view.gateways.contains(address) => None,
+                false if routing::is_behind(view, address) => None,
                 false if has_it_now => Some(Claim::Now),
                 false => Some(Claim::Any),
             }

@@ -16,6 +16,7 @@ use crate::apply::Apply;
 use crate::error::Error;
 use crate::observe::{Memory, World, device};
 use crate::plan::{Step, plan};
+use crate::routing::behind;
 use crate::store::Locked;
 
 /// Looks at the devices behind these host ends. False: that was not enough.
@@ -45,6 +46,7 @@ pub(crate) fn look_at(
                 *dev = fresh;
             }
         }
+        port.behind = behind(nl, port)?;
     }
     let steps = plan(&memory.world);
     if !steps.iter().all(follows_from_its_addresses) {

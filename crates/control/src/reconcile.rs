@@ -72,7 +72,7 @@ fn rounds(
     for _ in 0..ROUNDS {
         memory.world = observe(nl, locked.store(), memory)?;
         memory.changed = Some(BTreeSet::new());
-        memory.knows_gateways = true;
+        memory.knows_routes = true;
         if has_lost_a_parent(locked.store(), &memory.world)? {
             // Moved at this very moment.
             away = follow(nl, locked, &mut who)?;

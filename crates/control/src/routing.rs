@@ -16,6 +16,11 @@
 //! * Where the host checks sources (`rp_filter` of all interfaces), packets of devices carry a
 //!   mark, and a third rule shows the check the way back.
 //!
+//! The rule comes before the host's own routes. So a device must not own what the host forwards to
+//! somebody else, such as a container behind docker0: the answers that come in for it, its address
+//! put back by conntrack, would be the device's. What the host itself would send to an address tells
+//! ([`behind`]), whichever table, rule or VRF that is by.
+//!
 //! IPv6: `force_forwarding` (Linux 6.17) makes one interface forward. Before, only the switch for
 //! all interfaces does, and it makes the host a router that believes no router advertisements: that
 //! one is the administrator's to throw ([`remark`]).
@@ -36,8 +41,8 @@ use ipvlan_abi::{
 use ipvlan_netlink::{Family, Link, LinkChange, Mac, Netlink, RouteFilter, Rule, V4Settings};
 
 use crate::error::Error;
-use crate::observe::{PortView, World};
-use crate::plan::{IFF_NOARP, Step};
+use crate::observe::{DevView, PortView, World};
+use crate::plan::{IFF_NOARP, MAX_OWNED, Step};
 
 /// Number of the table of the parent with ifindex 0; high, and not one that people use.
 const TABLE: u32 = 0x6970_0000;
@@ -127,6 +132,120 @@ impl Routing {
 /// Whether the namespace forwards for this port, or did.
 pub(crate) fn concerns(entry: &PortEntry) -> bool {
     entry.mode() == Mode::L3s || entry.bits & PORT_ROUTED != 0
+}
+
+/// Whether what the namespace sends to this address of a device goes to elsewhere (l3s).
+pub(crate) fn is_behind(view: &PortView, address: &IpAddr) -> bool {
+    // What nobody asked for is beyond what a device can own.
+    view.entry.mode() == Mode::L3s && view.behind.get(address) != Some(&false)
+}
+
+/// Prefixes that are shorter do not say where somebody is, but where everybody else is: 0.0.0.0/0,
+/// its halves, 2000::/3.
+const SHORTEST: u8 = 8;
+
+/// The devices' addresses, and which of them lie behind the host in l3s: it would send what is for
+/// them out of another interface than the parent, and not for want of a better route. What
+/// `view.behind` has is not asked for again. `nl` is a socket in the parents' namespace.
+///
+/// What goes out of the bridge or bond that the parent is a port of, out of a macvlan device on it,
+/// or out of devices and host ends of ours, goes to the parent's side.
+pub(crate) fn behind(nl: &mut Netlink, view: &PortView) -> Result<BTreeMap<IpAddr, bool>, Error> {
+    let mut answers = BTreeMap::new();
+    let Some(parent) = &view.parent else {
+        return Ok(answers);
+    };
+    if view.entry.mode() != Mode::L3s {
+        return Ok(answers);
+    }
+    let mut unknown = BTreeSet::new();
+    for (host, dev) in &view.devs {
+        for address in candidates(view, *host, dev) {
+            match view.behind.get(address) {
+                Some(known) => {
+                    let _: Option<bool> = answers.insert(*address, *known);
+                }
+                // Routed nowhere, to us neither.
+                None if is_link_local(*address) => {
+                    let _: Option<bool> = answers.insert(*address, false);
+                }
+                None => {
+                    let _: bool = unknown.insert(*address);
+                }
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        let side = Side::of(nl, parent, view)?;
+        for address in unknown {
+            let _: Option<bool> = answers.insert(address, side.lacks(nl, address)?);
+        }
+    }
+    Ok(answers)
+}
+
+/// The addresses that a device can own: those that it owns first.
+fn candidates<'a>(
+    view: &PortView,
+    host: u32,
+    dev: &'a DevView,
+) -> impl Iterator<Item = &'a IpAddr> {
+    let owns = |address: &&IpAddr| {
+        let owner = view.owners.get(*address);
+        owner.is_some_and(|owner| owner.ifindex == host)
+    };
+    let (mine, others): (Vec<_>, Vec<_>) = dev.addresses.iter().partition(owns);
+    mine.into_iter().chain(others).take(MAX_OWNED)
+}
+
+/// The interfaces by which the host reaches what its parent does.
+struct Side {
+    parent: u32,
+    interfaces: BTreeSet<u32>,
+    /// The VRF that the parent is in: other VRFs may have the same addresses.
+    vrf: Option<u32>,
+}
+
+impl Side {
+    fn of(nl: &mut Netlink, parent: &Link, view: &PortView) -> Result<Self, Error> {
+        let master = match parent.master {
+            Some(master) => nl.link(master, None)?,
+            None => None,
+        };
+        let vrf = master.filter(|master| master.kind.as_deref() == Some("vrf"));
+        let here = view.devs.values().filter(|dev| dev.place.is_none());
+        let here = here.filter_map(|dev| Some(dev.link.as_ref()?.index));
+        let interfaces = view.devs.keys().copied().chain(here);
+        Ok(Self {
+            parent: parent.index,
+            interfaces: interfaces
+                .chain([parent.index])
+                .chain(parent.master)
+                .collect(),
+            vrf: vrf.map(|vrf| vrf.index),
+        })
+    }
+
+    /// Whether the host has an address elsewhere.
+    fn lacks(&self, nl: &mut Netlink, address: IpAddr) -> Result<bool, Error> {
+        let way = nl.route_to(address, self.vrf, false)?;
+        let Some(out) = way.and_then(|way| way.hops.first()?.interface) else {
+            return Ok(false);
+        };
+        if self.interfaces.contains(&out) {
+            return Ok(false);
+        }
+        let entry = nl.route_to(address, self.vrf, true)?;
+        if entry.is_none_or(|entry| entry.destination.1 < SHORTEST) {
+            return Ok(false);
+        }
+        let link = nl.link(out, None)?;
+        let is_on_parent = link.is_some_and(|link| {
+            let is_macvlan = matches!(link.kind.as_deref(), Some("macvlan" | "macvtap"));
+            is_macvlan && link.link == Some(self.parent) && link.link_nsid.is_none()
+        });
+        Ok(!is_on_parent)
+    }
 }
 
 /// The table with the devices of this parent.

@@ -7,6 +7,7 @@
 //! | `link/change.rs` | [`VethPair`], [`LinkChange`] and the [`Netlink`] calls for them |
 //! | `addr.rs` | [`Address`] and [`Netlink::addresses`] |
 //! | `route.rs` | [`Route`], [`Rule`] and the calls for them |
+//! | `nexthop.rs` | [`Netlink::nexthops`] |
 //! | `nsid.rs` | [`Nsid`]: how one namespace counts the others |
 //! | `monitor.rs` | [`Monitor`]: what changes, in every namespace that has an id here |
 //! | `netns.rs` | [`NetNs`], a handle; [`netns::Finder`] from an id back to a handle |
@@ -39,6 +40,7 @@ mod link;
 mod monitor;
 mod name;
 pub mod netns;
+mod nexthop;
 mod nla;
 mod nsid;
 mod route;

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::error::errno_of;
+use crate::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::nla::{attributes, i32_of, u8_of, u32_of};
 use crate::socket::{BUFFER_LEN, messages, open_route_socket, retry};
 use crate::{Error, NetNs, Netlink, Nsid, nsid, sys};
@@ -41,8 +42,11 @@ const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV6_NETCONF: u32 = 25;
 const RTNLGRP_NSID: u32 = 28;
+const RTNLGRP_NEXTHOP: u32 = 32;
 const IFINFOMSG_LEN: usize = 16;
 const RTMSG_LEN: usize = 12;
+const RTA_TABLE: u16 = 15;
+const RT_TABLE_LOCAL: u32 = 255;
 // RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA, RTA_NH_ID
 const NEXT_ROUTER: [u16; 4] = [5, 9, 18, 30];
 const IFLA_EVENT: u16 = 44;
@@ -70,17 +74,15 @@ pub enum Event {
         index: u32,
         /// It is no longer there: deleted, or moved away.
         removed: bool,
-        /// `IFLA_NEW_NETNSID`: it was moved to this namespace. The number is counted by the
-        /// namespace it *left*, so it is an id of ours only where `ns` is None.
-        new_nsid: Option<Nsid>,
     },
-    /// A link was moved to another namespace; follows its [`Event::Link`]. `ns` and `to` as there.
+    /// A link was moved to another namespace; follows its [`Event::Link`].
     Moved {
         /// Where from.
         ns: Option<Nsid>,
         /// Its index there.
         index: u32,
-        /// Where to, counted by the namespace that it left.
+        /// Where to (`IFLA_NEW_NETNSID`). The number is counted by the namespace that it *left*, so
+        /// it is an id of ours only where `ns` is None.
         to: Nsid,
         /// Its index there. None: Linux before 5.6.
         new_index: Option<u32>,
@@ -102,10 +104,15 @@ pub enum Event {
         /// Lost it.
         removed: bool,
     },
-    /// A route by way of a next router came, changed or went.
+    /// A route came, changed or went, but none of table "local": those follow from addresses. Or a
+    /// nexthop object did.
     Route {
         /// Where.
         ns: Option<Nsid>,
+        /// In which table; 0 for a nexthop object.
+        table: u32,
+        /// Whether it is by way of a next router.
+        by_router: bool,
     },
     /// A policy rule came or went, or an interface began or ceased to forward.
     Forwarding {
@@ -195,6 +202,7 @@ impl Monitor {
             RTNLGRP_IPV4_NETCONF,
             RTNLGRP_IPV6_NETCONF,
             RTNLGRP_NSID,
+            RTNLGRP_NEXTHOP,
         ] {
             socket.add_membership(group).map_err(step("join a group"))?;
         }
@@ -266,11 +274,12 @@ fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Vec<Event> {
             index,
             removed: kind == RTM_DELADDR,
         }),
-        // Those without a router are many, and nobody's concern.
-        RTM_NEWROUTE | RTM_DELROUTE => body
-            .get(RTMSG_LEN..)
-            .is_some_and(|attrs| attributes(attrs).any(|(kind, _)| NEXT_ROUTER.contains(&kind)))
-            .then_some(Event::Route { ns }),
+        RTM_NEWROUTE | RTM_DELROUTE => parse_route(body, ns),
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Event::Route {
+            ns,
+            table: 0,
+            by_router: true,
+        }),
         RTM_NEWRULE | RTM_DELRULE | RTM_NEWNETCONF => Some(Event::Forwarding { ns }),
         // What another namespace calls its neighbours is not our business.
         RTM_NEWNSID if ns.is_none() => nsid::parse(body).map(Event::NsidAdded),
@@ -278,6 +287,22 @@ fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Vec<Event> {
         _ => None,
     };
     event.into_iter().collect()
+}
+
+fn parse_route(body: &[u8], ns: Option<Nsid>) -> Option<Event> {
+    let mut table = u32::from(*body.get(4)?);
+    let mut by_router = false;
+    for (kind, value) in attributes(body.get(RTMSG_LEN..)?) {
+        by_router |= NEXT_ROUTER.contains(&kind);
+        if kind == RTA_TABLE {
+            table = u32_of(value)?;
+        }
+    }
+    (table != RT_TABLE_LOCAL).then_some(Event::Route {
+        ns,
+        table,
+        by_router,
+    })
 }
 
 fn parse_link(kind: u16, body: &[u8], ns: Option<Nsid>) -> Option<Vec<Event>> {
@@ -298,7 +323,6 @@ fn parse_link(kind: u16, body: &[u8], ns: Option<Nsid>) -> Option<Vec<Event>> {
         ns,
         index,
         removed: kind == RTM_DELLINK && whole,
-        new_nsid: to,
     }];
     events.extend(to.map(|to| Event::Moved {
         ns,
@@ -324,7 +348,6 @@ mod tests {
             ns: None,
             index: 3,
             removed,
-            new_nsid: None,
         };
         assert_eq!(parse(RTM_DELLINK, &body, None), [event(true)]);
         body[0] = 7; // AF_BRIDGE
@@ -332,16 +355,25 @@ mod tests {
     }
 
     #[test]
-    fn of_routes_those_by_a_router_are_told() {
+    fn a_route_says_its_table_and_whether_it_is_by_a_router() {
         let mut body = vec![0; 12];
-        assert_eq!(parse(RTM_NEWROUTE, &body, None), []);
-        for gateway in [false, true] {
+        body[4] = 254;
+        for by_router in [false, true] {
             // RTA_OIF, then RTA_GATEWAY.
-            body.extend([8, 0, if gateway { 5 } else { 4 }, 0, 3, 0, 0, 0]);
-            let wanted = gateway.then_some(Event::Route { ns: None });
+            body.extend([8, 0, if by_router { 5 } else { 4 }, 0, 3, 0, 0, 0]);
+            let wanted = |table| Event::Route {
+                ns: None,
+                table,
+                by_router,
+            };
             if cfg!(target_endian = "little") {
-                let events = parse(RTM_DELROUTE, &body, None);
-                assert_eq!(events.into_iter().next(), wanted);
+                assert_eq!(parse(RTM_DELROUTE, &body, None), [wanted(254)]);
+                let mut other = body.clone();
+                other.extend([8, 0, 15, 0, 0, 1, 0, 0]);
+                assert_eq!(parse(RTM_NEWROUTE, &other, None), [wanted(256)]);
+                other[4] = 255;
+                other.truncate(body.len());
+                assert_eq!(parse(RTM_NEWROUTE, &other, None), [], "of an address");
             }
         }
     }

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -63,6 +64,14 @@ impl Family {
         }
     }
 
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            AF_INET => Some(Self::V4),
+            AF_INET6 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
     const fn number(self) -> u8 {
         match self {
             Self::V4 => AF_INET,
@@ -84,7 +93,7 @@ impl Family {
         }
     }
 
-    fn address(self, bytes: &[u8]) -> Option<IpAddr> {
+    pub(crate) fn address(self, bytes: &[u8]) -> Option<IpAddr> {
         match self {
             Self::V4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
             Self::V6 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
@@ -153,11 +162,7 @@ pub struct Rule {
 
 impl Route {
     fn parse(body: &[u8]) -> Option<Self> {
-        let family = match u8_of(body)? {
-            AF_INET => Family::V4,
-            AF_INET6 => Family::V6,
-            _ => return None,
-        };
+        let family = Family::from_number(u8_of(body)?)?;
         let mut route = Self {
             destination: (family.nothing(), *body.get(1)?),
             table: u32::from(*body.get(4)?),
@@ -223,11 +228,7 @@ fn hops(family: Family, mut bytes: &[u8]) -> Vec<Hop> {
 impl Rule {
     /// None: a rule of another form.
     fn parse(body: &[u8]) -> Option<Self> {
-        let family = match u8_of(body)? {
-            AF_INET => Family::V4,
-            AF_INET6 => Family::V6,
-            _ => return None,
-        };
+        let family = Family::from_number(u8_of(body)?)?;
         let mut table = u32::from(*body.get(4)?);
         let action = *body.get(7)?;
         let (mut interface, mut mark, mut priority) = (None, None, 0);
@@ -305,6 +306,65 @@ impl Netlink {
         match routes {
             Err(err) if filter.table.is_some() && err.is(Errno::ENOENT) => Ok(Vec::new()),
             other => other,
+        }
+    }
+
+    /// The way that what the socket's namespace itself sends to `address` goes, from any source: one
+    /// hop, and the address as the destination. With `entry`, the table's entry that says so: its
+    /// prefix, and all of its hops but those that are a nexthop object's where
+    /// `net.ipv4.nexthop_compat_mode` is 0. None: there is no way, or one that forbids it.
+    ///
+    /// `vrf`: as what is bound to this VRF.
+    ///
+    /// # Errors
+    ///
+    /// Only what the socket fails at.
+    pub fn route_to(
+        &mut self,
+        address: IpAddr,
+        vrf: Option<u32>,
+        entry: bool,
+    ) -> Result<Option<Route>, Error> {
+        let family = Family::of(address);
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.into();
+        message.header.destination_prefix_length = family.bits();
+        if entry {
+            message.header.flags = RouteFlags::FibMatch;
+        }
+        message
+            .attributes
+            .push(RouteAttribute::Destination(route_address(address)));
+        message.attributes.extend(vrf.map(RouteAttribute::Oif));
+        let ask = Ask::new("find the route to", address.to_string());
+        let mut found = None;
+        let asked = self.request(
+            ask,
+            RouteNetlinkMessage::GetRoute(message),
+            0,
+            &mut |kind, body| {
+                if kind == RTM_NEWROUTE {
+                    found = Route::parse(body);
+                }
+            },
+        );
+        match asked {
+            Ok(()) => Ok(found),
+            // No route, or one of type unreachable, prohibit, blackhole, throw; without IPv6.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Errno::ENETUNREACH
+                        | Errno::EHOSTUNREACH
+                        | Errno::EACCES
+                        | Errno::EINVAL
+                        | Errno::EAGAIN
+                        | Errno::EOPNOTSUPP
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -405,16 +465,20 @@ fn route(table: u32, address: IpAddr, interface: Option<u32>) -> RouteMessage {
         ..RouteHeader::default()
     };
     message.attributes = vec![
-        RouteAttribute::Destination(match address {
-            IpAddr::V4(address) => RouteAddress::Inet(address),
-            IpAddr::V6(address) => RouteAddress::Inet6(address),
-        }),
+        RouteAttribute::Destination(route_address(address)),
         RouteAttribute::Table(table),
     ];
     message
         .attributes
         .extend(interface.map(RouteAttribute::Oif));
     message
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkMessage,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -118,10 +118,10 @@ impl Netlink {
     }
 
     /// Reads a whole list. Answers for which `each` says None are left out.
-    pub(crate) fn dump<T>(
+    pub(crate) fn dump<T, M: NetlinkSerializable + Clone>(
         &mut self,
         ask: &Ask,
-        message: &RouteNetlinkMessage,
+        message: &M,
         mut each: impl FnMut(u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_TRIES {
@@ -146,7 +146,7 @@ impl Netlink {
     fn exchange(
         &mut self,
         ask: &Ask,
-        message: RouteNetlinkMessage,
+        message: impl NetlinkSerializable,
         flags: u16,
         each: &mut dyn FnMut(u16, &[u8]),
     ) -> Result<End, Error> {
@@ -190,8 +190,9 @@ impl Netlink {
         }
     }
 
-    fn send(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
-        let mut message = NetlinkMessage::from(message);
+    fn send(&self, message: impl NetlinkSerializable, flags: u16) -> Result<(), Error> {
+        let payload = NetlinkPayload::InnerMessage(message);
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
         message.header.flags = flags;
         message.header.sequence_number = self.seq;
         message.finalize();

@@ -56,6 +56,7 @@ impl Kernel {
             members: Vec::new(),
             routing: Routing::default(),
             gateways: BTreeSet::new(),
+            behind: BTreeMap::new(),
             grants: BTreeMap::new(),
         };
         let mut slots = BTreeMap::new();
@@ -106,6 +107,13 @@ impl Kernel {
     fn observe(&self) -> World {
         let mut world = self.world.clone();
         for (index, port) in &mut world.ports {
+            if port.entry.mode() == Mode::L3s {
+                for address in port.devs.values().flat_map(|dev| &dev.addresses) {
+                    let _: &mut bool = port.behind.entry(*address).or_insert(false);
+                }
+            } else {
+                port.behind.clear();
+            }
             let slots = self.slots.get(index);
             port.members = (0..port.entry.members)
                 .map(|slot| slots.and_then(|slots| slots.get(&slot)).copied())

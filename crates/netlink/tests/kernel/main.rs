@@ -14,8 +14,9 @@ use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
-use ipvlan_netlink::{Link, NetNs, Netlink, VethPair};
+use ipvlan_netlink::{Event, Link, Monitor, NetNs, Netlink, VethPair};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -52,6 +53,19 @@ fn named(nl: &mut Netlink, name: &str) -> Link {
     nl.link_by_name(name)
         .expect("read")
         .unwrap_or_else(|| panic!("no link {name}"))
+}
+
+/// All events up to `wanted`, which the kernel may send from a work queue.
+fn wait_for(monitor: &mut Monitor, wanted: &Event) -> Vec<Event> {
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        seen.extend(monitor.drain().expect("drain"));
+        if seen.contains(wanted) {
+            return seen;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no {wanted:?} in {seen:?}");
 }
 
 /// A pair `host0` here, `ipvl0` in `ns`.

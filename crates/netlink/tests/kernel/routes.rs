@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipvlan_netlink::{Family, Netlink, RouteFilter, Rule};
+use ipvlan_netlink::{Event, Family, Monitor, Netlink, RouteFilter, Rule};
 use nix::errno::Errno;
 
-use crate::{in_new_ns, ip, named};
+use crate::{in_new_ns, ip, named, wait_for};
 
 #[test]
 #[ignore = "needs root"]
@@ -85,5 +85,73 @@ fn routes_and_rules_are_made_read_and_removed() {
                 .any(|route| route.hops[0].gateway == Some(gateway)),
             "{routes:?}"
         );
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_way_to_an_address_is_that_of_what_this_host_sends() {
+    in_new_ns(|| {
+        ip("link add v0 type veth peer name v1");
+        for link in ["lo", "v0", "v1"] {
+            ip(&format!("link set {link} up"));
+        }
+        let mut nl = Netlink::open().expect("open");
+        let v0 = named(&mut nl, "v0").index;
+        let mut way = |address: &str, entry| {
+            let route = nl.route_to(address.parse().expect("an address"), None, entry);
+            route.expect("an answer")
+        };
+        for address in ["10.9.0.7", "fd09::7"] {
+            assert_eq!(way(address, false), None, "there is no route");
+        }
+        ip("addr add 10.9.0.1/24 dev v0");
+        ip("addr add fd09::1/64 dev v0 nodad");
+        ip("nexthop add id 7 dev v0 via 10.9.0.254");
+        ip("route add default nhid 7");
+        ip("route add unreachable 10.9.0.8");
+        ip("route add blackhole fd09::8");
+        for (address, len) in [("10.9.0.7", 24), ("fd09::7", 64), ("192.0.2.1", 0)] {
+            let route = way(address, false).expect("a route");
+            let out: Vec<_> = route.hops.iter().map(|hop| hop.interface).collect();
+            assert_eq!(out, [Some(v0)], "{address}");
+            let entry = way(address, true).expect("an entry");
+            assert_eq!(entry.destination.1, len, "{address}");
+        }
+        for address in ["10.9.0.8", "fd09::8"] {
+            assert_eq!(way(address, false), None, "a route that forbids it");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_routers_of_nexthop_objects_are_found_whatever_dumps_of_routes_show() {
+    in_new_ns(|| {
+        ip("link add v0 type veth peer name v1");
+        for link in ["v0", "v1"] {
+            ip(&format!("link set {link} up"));
+        }
+        ip("addr add 10.9.0.1/24 dev v0");
+        ip("addr add fd09::1/64 dev v0 nodad");
+        let mut monitor = Monitor::open().expect("a monitor");
+        let mut nl = Netlink::open().expect("open");
+        let [v0, v1] = ["v0", "v1"].map(|name| named(&mut nl, name).index);
+        assert_eq!(nl.nexthops(v0).expect("none"), [] as [IpAddr; 0]);
+        ip("nexthop add id 1 dev v0 via 10.9.0.254");
+        let told = Event::Route {
+            ns: None,
+            table: 0,
+            by_router: true,
+        };
+        let _: Vec<Event> = wait_for(&mut monitor, &told);
+        ip("-6 nexthop add id 2 dev v0 via fd09::254");
+        ip("nexthop add id 3 dev v0");
+        ip("-6 nexthop add id 4 dev v1 via fe80::9");
+        ip("nexthop add id 5 group 1");
+        let wanted = ["10.9.0.254", "fd09::254"].map(|text| text.parse::<IpAddr>().expect("it"));
+        assert_eq!(nl.nexthops(v0).expect("nexthops"), wanted);
+        let other = ["fe80::9"].map(|text| text.parse::<IpAddr>().expect("it"));
+        assert_eq!(nl.nexthops(v1).expect("nexthops"), other);
     });
 }

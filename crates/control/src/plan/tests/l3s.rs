@@ -68,6 +68,37 @@ fn each_address_of_a_device_is_routed_to_its_host_end() {
 }
 
 #[test]
+fn what_lies_behind_the_host_is_no_devices() {
+    let mut kernel = forwarding(QUIET);
+    for address in ["10.0.0.10", "fd00::10"] {
+        let _: Option<bool> = kernel.port().behind.insert(ip(address), true);
+    }
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.10"), None, "even what it had");
+    assert_eq!(kernel.owner("fd00::10"), None);
+    let wanted = [("10.0.0.11".to_owned(), 11)];
+    assert_eq!(routes(&mut kernel), wanted, "nor is it routed there");
+    let granted = BTreeSet::from([ip("10.0.0.10")]);
+    let _: Option<_> = kernel.port().grants.insert(0, granted);
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.10"), Some(10), "but by name");
+    assert_eq!(kernel.owner("fd00::10"), None);
+    // In other modes the host forwards nothing to it.
+    kernel.port().entry.mode = Mode::L3 as u8;
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("fd00::10"), Some(10));
+}
+
+#[test]
+fn what_nobody_asked_for_is_not_owned_in_l3s() {
+    let kernel = forwarding(QUIET);
+    let mut world = kernel.observe();
+    let port = world.ports.get_mut(&PARENT).expect("the port");
+    let _: Option<bool> = port.behind.remove(&ip("10.0.0.10"));
+    assert!(plan(&world).contains(&lose("10.0.0.10")));
+}
+
+#[test]
 fn a_host_that_did_not_forward_forwards_for_devices_only() {
     let mut kernel = forwarding(QUIET);
     assert_eq!(forwards(kernel.parent()), (true, Some(true)));

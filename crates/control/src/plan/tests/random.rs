@@ -114,9 +114,11 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
     let parent = prop::option::weighted(0.9, some_link(index));
     let routing = some_routing(index);
     let grants = prop::collection::btree_map(0u32..6, some_addresses(), 0..3);
-    let rights = (some_addresses(), grants);
+    let behind = prop::collection::btree_map(prop::sample::select(pool()), any::<bool>(), 0..4);
+    let rights = (some_addresses(), behind, grants);
     (devs, owners, members, port, parent, routing, rights).prop_map(
-        move |(devs, owners, mut slots, port, parent, routing, (gateways, grants))| {
+        move |(devs, owners, mut slots, port, parent, routing, rights)| {
+            let (gateways, behind, grants) = rights;
             let (mode, members, ours, mac, mtu) = port;
             // Nothing lies behind the port's reach.
             slots.retain(|slot, _| *slot < members);
@@ -146,6 +148,7 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                     Routing::default()
                 },
                 gateways,
+                behind,
                 grants,
             };
             (port, slots)
@@ -241,6 +244,7 @@ fn rightful(world: &World, index: u32, address: &IpAddr) -> Option<Owner> {
             kind: OWNER_PARENT,
         }),
         _ if port.gateways.contains(address) => None,
+        _ if port.entry.mode() == Mode::L3s && port.behind.get(address) == Some(&true) => None,
         _ => best.map(|(host, dev)| owner(*host, dev.place)),
     }
 }
