@@ -16,9 +16,9 @@ use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC,
 };
 use aya_ebpf::helpers::{
-    bpf_clone_redirect, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace, bpf_loop,
-    bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_check_mtu, bpf_clone_redirect, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace,
+    bpf_loop, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::{
@@ -155,9 +155,16 @@ impl Skb {
         unsafe { bpf_redirect_neigh(port.ifindex, core::ptr::null_mut(), 0, 0) as i32 }
     }
 
-    /// Into the stack of this namespace, whatever destination MAC address it was sent to.
+    /// Into the stack of this namespace, whatever destination MAC address it was sent to; if the
+    /// parent is here. Of a redirection the kernel itself finds out.
     #[inline(always)]
     pub(crate) fn pass(&self, port: &PortEntry) -> i32 {
+        let mut mtu = 0;
+        // What it says of the length is the stack's business.
+        // SAFETY: a helper call with the program's own context, and a local that it may write.
+        if unsafe { bpf_check_mtu(self.raw.cast(), port.ifindex, &raw mut mtu, 0, 0) } < 0 {
+            return self.shot(DropReason::NotRouted as u32);
+        }
         if port.bits & PORT_MARK != 0 {
             // SAFETY: as in `raw`; the kernel lets this type of program write the mark.
             unsafe { (*self.raw).mark = ROUTED_MARK };

@@ -5,12 +5,14 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use ipvlan_netlink::{Event, LinkChange, Monitor, Netlink};
-use ipvlan_tests::packet::mac_text;
+use ipvlan_tests::packet::{self, ethertype, mac_text};
 use ipvlan_tests::process::kill_hard;
+use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::{
     Backend, Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually, kernel_is_since, traffic,
 };
@@ -470,6 +472,66 @@ fn devices_may_go_while_their_parent_is_elsewhere() {
     assert!(net.lan.reaches("10.1.0.1"), "the parent works where it is");
     net.devices.clear();
     net.assert_clean();
+}
+
+#[test]
+fn a_host_that_a_parent_has_left_forwards_nothing_for_its_devices() {
+    let net = Net::new(Mode::L3s).devices(1).build();
+    let (away, far) = (net.namespace("away"), net.namespace("far"));
+    net.host.batch(&format!(
+        "link add uplink type veth peer name far0 netns {}\n\
+         link set uplink up\n\
+         route add 192.0.2.0/24 dev uplink\n\
+         neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev uplink\n\
+         addr add 2001:db8::2/64 dev uplink nodad\n\
+         neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev uplink\n",
+        far.name()
+    ));
+    far.sh("ip link set far0 up");
+    let (wire, dev) = (Sniffer::on(&far, "far0"), net.dev(0));
+    let sender = Sender::on(&dev.ns, "ipvl0");
+    let (four, six) = (Ipv4Addr::new(192, 0, 2, 1), "2001:db8::1");
+    let six = six.parse().expect("an address");
+    let packets = |word: &[u8]| {
+        [
+            (ethertype::IPV4, packet::udp4(dev.v4, four, 9, word)),
+            (ethertype::IPV6, packet::udp6(dev.v6, six, 9, word)),
+        ]
+    };
+    let mac = net.mac();
+    for (kind, packet) in packets(b"here") {
+        let comes = eventually(PATIENCE / 10, || {
+            sender.send(&packet::ethernet(mac, mac, kind, &packet));
+            let timeout = Duration::from_millis(100);
+            let seen = wire.find(timeout, |seen| seen.contains(b"here"));
+            seen.is_some()
+        });
+        let wanted = differs("l3s-forwarding", true, false);
+        assert_eq!(comes, wanted, "{kind:04x}: a host forwards by its routes");
+    }
+    // As long as nobody has seen it, too.
+    for agent in net.agents() {
+        kill_hard(agent);
+    }
+    net.host
+        .sh(&format!("ip link set eth0 netns {}", away.name()));
+    for (kind, packet) in packets(b"gone") {
+        // The driver's device has no carrier by now.
+        let _: Result<(), _> = sender.try_send(&packet::ethernet(mac, mac, kind, &packet));
+    }
+    let timeout = Duration::from_millis(500);
+    let seen = wire.find(timeout, |seen| seen.contains(b"gone"));
+    assert_eq!(seen, None, "nothing of the device's");
+    if Backend::is_ours() && is_found_again() {
+        // Whoever calls next, there, takes them over, and what was counted.
+        let words = "link add link eth0 name more type ipvlan";
+        net.ip(&away, words).expect_quiet();
+        let stats = net.program().run(&away, "-j stats").expect();
+        let all: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+        let mut all = all.as_array().into_iter().flatten();
+        let found = all.find(|one| one["ifname"] == "ipvl0").expect("ipvl0");
+        assert_eq!(found["drops"]["not_routed"], 2, "{stats}");
+    }
 }
 
 #[test]

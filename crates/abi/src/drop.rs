@@ -55,11 +55,14 @@ pub enum DropReason {
     /// copies were made for the devices. The frame itself went on, to the wire or to the parent's
     /// stack.
     Flood = 18,
+    /// The parent's namespace does not forward for devices (l3s): the parent is on its way to another
+    /// namespace, or nobody has seen to the port since its mode was changed.
+    NotRouted = 19,
 }
 
 impl DropReason {
     /// All of them, by number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::None,
         Self::Runt,
         Self::Vlan,
@@ -79,6 +82,7 @@ impl DropReason {
         Self::Llc,
         Self::ChecksumPending,
         Self::Flood,
+        Self::NotRouted,
     ];
 
     /// The word for counters, JSON keys and documentation.
@@ -103,6 +107,7 @@ impl DropReason {
             Self::Llc => "llc",
             Self::ChecksumPending => "checksum_pending",
             Self::Flood => "flood",
+            Self::NotRouted => "not_routed",
         }
     }
 
@@ -136,6 +141,6 @@ mod tests {
             assert_eq!(reason as u32, number);
             assert_eq!(DropReason::from_number(number), Some(reason));
         }
-        assert_eq!(DropReason::from_number(19), None);
+        assert_eq!(DropReason::from_number(20), None);
     }
 }

@@ -31,7 +31,8 @@ pub const PORT_ALLMULTI: u32 = 1;
 /// `bpf_redirect_peer` of this kernel keeps the packet type (before Linux 6.15), so a frame that
 /// the host end took for somebody else's would be dropped by the receiver: set the type first.
 pub const PORT_SET_TYPE: u32 = 2;
-/// The parent's namespace routes to the devices (l3s): there are rules and routes of ours in it.
+/// The parent's namespace routes to the devices (l3s): there are rules and routes of ours in it. Without
+/// it, nothing that a device sends goes into that namespace's stack.
 pub const PORT_ROUTED: u32 = 4;
 /// We switched on that it forwards the parent's IPv4 packets, so we switch it off at the end.
 pub const PORT_FORWARD4: u32 = 8;

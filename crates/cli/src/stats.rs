@@ -151,6 +151,7 @@ fn meaning(reason: DropReason) -> &'static str {
         DropReason::Rewrite => "no memory to rewrite a MAC address",
         DropReason::Llc => "sent an IEEE 802.3 frame (LLC, SNAP)",
         DropReason::ChecksumPending => "sent ARP or ND with a checksum still to be written",
+        DropReason::NotRouted => "sent in mode l3s while the parent was away",
         DropReason::Flood => "broadcast beyond its rate, not copied to devices; not lost otherwise",
     }
 }

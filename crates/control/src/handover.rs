@@ -12,7 +12,8 @@
 //!
 //! Each arrow is a rename, and what is between two of them can be done twice, so whoever is killed
 //! on the way leaves something from which the next call or agent goes on. What is away is nobody's
-//! port: nothing of it is delivered, and no plan takes it for a port whose parent was deleted.
+//! port: nothing of it is delivered, and no plan takes it for a port whose parent was deleted. Before
+//! anybody has seen that the parent went, the programs themselves find that it is not here.
 //!
 //! Who is who on the way: the parent's tcx link tells its index, wherever it is, and which
 //! interface of that index has our program is the parent. A host end is one by its alias once it
@@ -174,7 +175,7 @@ pub(crate) fn follow(nl: &mut Netlink, locked: &Locked, who: &mut Who<'_>) -> Re
         };
         if gone {
             // First what would lead astray; as long as it is not sent away, the next call does it
-            // again.
+            // again. The routes before the bit that says that there are some.
             forget_routes(nl, &entry)?;
             port.silence()?;
             let _: Travelling = locked.send_away(parent)?;
@@ -278,11 +279,11 @@ pub(crate) fn claim(nl: &mut Netlink, locked: &Locked) -> Result<bool, Error> {
                 continue;
             };
             if let Some(mut port) = is_here(nl) {
-                port.silence()?;
                 if let Some(ns) = NetNs::by_cookie(store.cookie()) {
                     let entry = port.entry()?;
                     ns.enter(|| forget_routes(&mut Netlink::open()?, &entry))??;
                 }
+                port.silence()?;
                 let away = match which {
                     Ok(parent) => theirs.send_away(parent)?,
                     Err(away) => away,

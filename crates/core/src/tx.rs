@@ -14,7 +14,7 @@
 //! sibling's, the parent's, or is routed by the parent's namespace.
 //!
 //! l3s: the same, but what is no sibling's goes to the stack of the parent's namespace as a packet
-//! that came in on the host end, to be filtered and forwarded.
+//! that came in on the host end, to be filtered and forwarded; if that namespace forwards for devices.
 //!
 //! private: nothing goes to a sibling, broadcast included (the driver stops unicast only).
 //! vepa: unicast that would go to a sibling, and in l2 to the parent, goes to the wire; broadcast goes
@@ -28,7 +28,7 @@
 //!
 //! Kernel: `ipvlan_xmit_mode_l2()`, `ipvlan_xmit_mode_l3()`, `ipvlan_process_outbound()`.
 
-use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, Owner, PortEntry};
+use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, Owner, PORT_ROUTED, PortEntry};
 
 use crate::frame::{
     ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, MAC_CONTROL, Mac,
@@ -235,6 +235,10 @@ fn tx_l3<F: Frame, O: Owners>(
         }
     }
     if matches!(port.mode(), Mode::L3s) {
+        // While its parent is away, the host end is in a namespace that has nothing to do with it.
+        if port.bits & PORT_ROUTED == 0 {
+            return Verdict::drop(DropReason::NotRouted);
+        }
         return Verdict::PASS;
     }
     if owner.kind == OWNER_PARENT {

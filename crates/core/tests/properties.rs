@@ -5,7 +5,7 @@ mod frames;
 use std::cell::RefCell;
 
 use frames::*;
-use ipvlan_abi::{DropReason, Flag, Mode, Owner, PortEntry};
+use ipvlan_abi::{DropReason, Flag, Mode, Owner, PORT_ROUTED, PortEntry};
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx};
 use proptest::prelude::*;
@@ -315,10 +315,12 @@ fn any_port() -> impl Strategy<Value = PortEntry> {
     let mtu = prop_oneof![4 => Just(1500u32), 1 => any::<u32>()];
     let mode = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
     let flag = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
-    (mtu, mode, flag).prop_map(|(mtu, mode, flag)| PortEntry {
+    let bits = prop_oneof![4 => Just(PORT_ROUTED), 1 => any::<u32>()];
+    (mtu, mode, flag, bits).prop_map(|(mtu, mode, flag, bits)| PortEntry {
         mtu,
         mode,
         flag,
+        bits,
         ..port(Mode::L2, Flag::Bridge)
     })
 }

@@ -276,6 +276,32 @@ fn what_does_not_leave_is_not_held_to_the_parents_mtu() {
 }
 
 #[test]
+fn what_nobody_would_forward_does_not_get_to_the_stack() {
+    for flag in FLAGS {
+        let port = PortEntry {
+            bits: 0,
+            ..port(Mode::L3s, flag)
+        };
+        for frame in [
+            udp4(OWN, OWN, SENDER4, LAN4),
+            udp4(OWN, OWN, SENDER4, PARENT4),
+            udp6(OWN, OWN, SENDER6, LAN6),
+        ] {
+            let verdict = tx(&port, SENDER, &plain(&frame), &Table);
+            assert_eq!(verdict, dropped(DropReason::NotRouted), "{flag}");
+        }
+        let frame = udp4(OWN, OWN, SENDER4, SIBLING4);
+        let verdict = tx(&port, SENDER, &plain(&frame), &Table);
+        let wanted = match flag {
+            Flag::Bridge => to(SIBLING),
+            Flag::Private => PRIVATE,
+            Flag::Vepa => dropped(DropReason::NotRouted),
+        };
+        assert_eq!(verdict, wanted, "{flag}: to a sibling");
+    }
+}
+
+#[test]
 fn fragments_go_where_their_packet_goes() {
     let mut frame = udp4(OWN, OWN, SENDER4, SIBLING4);
     for (high, low) in [(0x20, 0), (0x20, 185), (0, 185)] {

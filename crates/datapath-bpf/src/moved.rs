@@ -11,7 +11,7 @@ use std::path::Path;
 
 use aya::maps::PerCpuValues;
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use ipvlan_abi::{DevEntry, DropKey, PortEntry};
+use ipvlan_abi::{DevEntry, DropKey, PORT_MARK, PORT_ROUTED, PortEntry};
 
 use crate::attach::Hook;
 use crate::error::Error;
@@ -54,7 +54,8 @@ impl Port {
         Ok(programs.iter().any(|program| program.id() == own.id()))
     }
 
-    /// Nobody is delivered to any more, until the addresses are given out again.
+    /// Nobody is delivered to any more, nor what a device sends to the stack (l3s), until the addresses
+    /// are given out again.
     pub fn silence(&mut self) -> Result<(), Error> {
         for address in self.owners()?.into_keys() {
             self.remove_owner(address)?;
@@ -62,6 +63,7 @@ impl Port {
         let entry = self.entry()?;
         self.set_entry(PortEntry {
             members: 0,
+            bits: entry.bits & !(PORT_ROUTED | PORT_MARK),
             ..entry
         })
     }

@@ -18,7 +18,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use ipvlan_abi::{DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PortEntry};
+use ipvlan_abi::{
+    DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PORT_MARK,
+    PORT_ROUTED, PortEntry,
+};
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, Owners, Verdict, rx, tx};
 use ipvlan_datapath_bpf::{Capacity, OBJECT, Port};
@@ -301,10 +304,11 @@ impl Machine {
         }
     }
 
-    fn set(&mut self, mode: Mode, flag: Flag) -> PortEntry {
+    fn set(&mut self, mode: Mode, flag: Flag, bits: u32) -> PortEntry {
         let mut entry = self.port.entry().unwrap();
         entry.mode = mode as u8;
         entry.flag = flag as u8;
+        entry.bits = bits;
         self.port.set_entry(entry).unwrap();
         entry
     }
@@ -374,8 +378,9 @@ fn the_ebpf_build_decides_as_the_native_build() {
         })
         .collect();
     for (mode, flag) in &combinations {
-        let port = machine.set(*mode, *flag);
         for _ in 0..FRAMES / 6 {
+            let bits = if dice.one_in(8) { 0 } else { PORT_ROUTED };
+            let port = machine.set(*mode, *flag, bits);
             let mut frame = loop {
                 let frame = dice.frame();
                 if can_be_run(&frame) {
@@ -469,6 +474,34 @@ fn a_full_table_refuses_one_address_and_keeps_the_others() {
         .port
         .set_owner(IpAddr::from([10, 9, 9, 5]), owner)
         .expect("there is room again");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_port_that_is_silenced_delivers_nothing_and_passes_nothing_on() {
+    let mut machine = Machine::new();
+    let all = machine.set(
+        Mode::L3s,
+        Flag::Bridge,
+        PORT_ROUTED | PORT_MARK | PORT_ALLMULTI,
+    );
+    let mut frame = [[0; 6], PARENT_MAC].concat();
+    frame.extend([0x08, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame.extend([10, 0, 0, 9]);
+    let to = |address: [u8; 4]| [&frame[..], &address].concat();
+    let (sibling, out) = (to(V4[2]), to(V4[3]));
+    assert_eq!(machine.decide(&sibling, SENDER).action(), Action::Deliver);
+    assert_eq!(machine.decide(&out, SENDER), Verdict::PASS);
+    machine.port.silence().expect("silence");
+    for frame in [sibling, out] {
+        let verdict = machine.decide(&frame, SENDER);
+        assert_eq!(verdict, Verdict::drop(DropReason::NotRouted));
+    }
+    let entry = PortEntry {
+        bits: PORT_ALLMULTI,
+        ..all
+    };
+    assert_eq!(machine.port.entry().expect("an entry"), entry);
 }
 
 #[test]

@@ -9,7 +9,8 @@
 )]
 
 use ipvlan_abi::{
-    ABI_VERSION, DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PortEntry,
+    ABI_VERSION, DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ROUTED,
+    PortEntry,
 };
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, Fix, Owners, Verdict, rx, tx};
@@ -146,7 +147,7 @@ pub(crate) fn port(mode: Mode, flag: Flag) -> PortEntry {
         mac: OWN,
         mode: mode as u8,
         flag: flag as u8,
-        bits: 0,
+        bits: PORT_ROUTED,
     }
 }
 
