@@ -13,10 +13,10 @@ mod skb;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use ipvlan_abi::DropReason;
-use ipvlan_core::{Action, Fix, rx, tx};
+use ipvlan_abi::{DropReason, LEASE_REPLY, LEASE_REQUEST};
+use ipvlan_core::{Action, Fix, dhcp, rx, tx};
 
-use crate::skb::{NEXT, Skb, Tables, port};
+use crate::skb::{NEXT, Skb, Tables, member, port, slot};
 
 /// tc ingress of the parent: frames from the wire.
 #[classifier]
@@ -37,6 +37,7 @@ fn parent_ingress(ctx: TcContext) -> i32 {
             skb.flood(port, 0);
             NEXT
         }
+        Action::Lease => skb.continue_in(&ctx, LEASE_REPLY, verdict),
         // The rest cannot come from `rx`.
         Action::Pass | Action::Wire | Action::Route | Action::Parent | Action::Drop => NEXT,
     }
@@ -76,8 +77,54 @@ fn device_egress(ctx: TcContext) -> i32 {
             skb.wire(port)
         }
         Action::Pass => skb.pass(port),
+        Action::Lease => skb.continue_in(&ctx, LEASE_REQUEST, verdict),
         Action::Drop => skb.shot(verdict.reason()),
     }
+}
+
+/// Goes on from `device_egress` with a DHCP request: writes the device's identity into it.
+#[classifier]
+fn lease_request(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let (Some(port), Some(slot)) = (port(), slot(skb.ifindex())) else {
+        return skb.shot(DropReason::NoPort as u32);
+    };
+    let version = skb.ip_version();
+    let places = match dhcp::request(version, &skb) {
+        Ok(places) => places,
+        Err(reason) => return skb.shot(reason as u32),
+    };
+    if !skb.write_identity(version, places, dhcp::identity(port, slot)) {
+        return skb.shot(DropReason::Rewrite as u32);
+    }
+    skb.wire(port)
+}
+
+/// Goes on from `parent_ingress` with a DHCP reply: puts back what the device had written.
+#[classifier]
+fn lease_reply(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let Some(port) = port() else { return NEXT };
+    let owner = skb.continued().owner();
+    let version = skb.ip_version();
+    let slot = match version {
+        4 => dhcp::named(port, &skb),
+        // There is no telling but by the address.
+        _ => slot(owner.ifindex).unwrap_or(u32::MAX),
+    };
+    let host = member(slot);
+    let owner = dhcp::receiver(owner, host);
+    if !owner.is_device() {
+        return NEXT;
+    }
+    // What is for the address of another than it names is delivered as it is.
+    if owner.ifindex == host {
+        let places = dhcp::reply(version, port, slot, &skb);
+        if !skb.restore_client(version, places, host) {
+            return skb.shot(DropReason::Rewrite as u32);
+        }
+    }
+    skb.deliver(port, owner)
 }
 
 /// For `bpf_prog_test_run` only: the decisions alone, to be compared with the native build. The

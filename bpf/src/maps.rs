@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap, ProgramArray};
 use ipvlan_abi::{
-    DevEntry, DropKey, FLOOD_SENDERS, GrantKey, MAX_DEVS, MAX_DROPS, MAX_GRANTS, MAX_OWNERS, Owner,
-    PortEntry,
+    ClientEntry, DevEntry, DropKey, GrantKey, MAX_DEVS, MAX_DROPS, MAX_GRANTS, MAX_OWNERS, Owner,
+    PortEntry, SENDERS,
 };
 
 #[map]
@@ -35,7 +35,16 @@ pub(crate) static DROPS: PerCpuHashMap<DropKey, u64> =
 // One for each sender, by the lower bits of its ifindex; nobody has to tidy it up. Two devices whose
 // numbers are exactly that far apart share one, which they notice when one of them floods.
 #[map]
-pub(crate) static FLOODS: Array<u64> = Array::with_max_entries(FLOOD_SENDERS, 0);
+pub(crate) static FLOODS: Array<u64> = Array::with_max_entries(SENDERS, 0);
+
+// By the same bits. Two that share one and ask at the same time have to ask again.
+#[map]
+pub(crate) static CLIENTS: Array<ClientEntry> = Array::with_max_entries(SENDERS, 0);
+
+// Programs of their own, because DHCP is rare and its messages are walked: the verifier would walk
+// them behind every path of a hook.
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 // No program reads it. It is here to be in the kernel, with the rest of the port.
 #[map]

@@ -13,7 +13,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC,
+    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT,
+    TC_ACT_SHOT, TC_ACT_UNSPEC,
 };
 use aya_ebpf::helpers::{
     bpf_check_mtu, bpf_clone_redirect, bpf_csum_diff, bpf_ktime_get_ns, bpf_l4_csum_replace,
@@ -22,13 +23,14 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::{
-    DropKey, DropReason, FLOOD_SENDERS, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry,
-    ROUTED_MARK,
+    DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry, ROUTED_MARK,
+    SENDERS,
 };
-use ipvlan_core::frame::{ETHERNET, SHALLOW, reach};
-use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, admit};
+use ipvlan_core::dhcp::Places;
+use ipvlan_core::frame::{ETHERNET, SHALLOW, Walk, reach};
+use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, Verdict, admit};
 
-use crate::maps::{DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT};
+use crate::maps::{CLIENTS, DEVS, DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT, PROGRAMS};
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -41,6 +43,19 @@ const VLAN_ID_MASK: u32 = 0x0fff;
 #[inline(always)]
 pub(crate) fn port() -> Option<&'static PortEntry> {
     PORT.get(0)
+}
+
+/// The slot of the device behind a host end.
+#[inline(always)]
+pub(crate) fn slot(host: u32) -> Option<u32> {
+    // SAFETY: the map is not preallocated, so an entry is freed only after this program has ended.
+    unsafe { DEVS.get(host) }.map(|dev| dev.slot)
+}
+
+/// The host end of the device in a slot, or 0.
+#[inline(always)]
+pub(crate) fn member(slot: u32) -> u32 {
+    MEMBERS.get(slot).copied().unwrap_or(0)
 }
 
 /// The packet that a hook was called with.
@@ -92,6 +107,146 @@ impl Skb {
         // SAFETY: as in `raw`; `cb` is writable for this type of program, and nothing else holds a
         // reference to it.
         unsafe { (*self.raw).cb = [bits as u32, (bits >> 32) as u32, 0, 0, 0] };
+    }
+
+    /// What [`Self::continue_in`] left.
+    #[inline(always)]
+    pub(crate) fn continued(&self) -> Verdict {
+        let [low, high, ..] = self.raw().cb;
+        Verdict::from_bits(u64::from(low) | u64::from(high) << 32)
+    }
+
+    /// Goes on in another program, and does not come back.
+    #[inline(always)]
+    pub(crate) fn continue_in(&self, ctx: &TcContext, program: u32, verdict: Verdict) -> i32 {
+        self.set_cb(verdict.to_bits());
+        // SAFETY: the programs in the map are of this type, and take the same context.
+        unsafe { PROGRAMS.tail_call(ctx, program) };
+        // It is not there: a port that is being made.
+        self.shot(DropReason::NoPort as u32)
+    }
+
+    /// 4, 6, or what a frame says that is cut short.
+    #[inline(always)]
+    pub(crate) fn ip_version(&self) -> u8 {
+        self.at::<1>(ETHERNET).map_or(0, |byte| byte[0] >> 4)
+    }
+
+    /// Writes the identity of a DHCP client where `places` says, and remembers what was there.
+    #[inline(always)]
+    pub(crate) fn write_identity(&self, version: u8, places: Places, identity: [u8; 6]) -> bool {
+        let Some(client) = CLIENTS.get_ptr_mut(self.ifindex() % SENDERS) else {
+            return false;
+        };
+        let [a, b, c, d, e, f] = identity;
+        let identity = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        if places.flags != 0 {
+            const BROADCAST: u16 = 0x0080;
+            let Some(flags) = self.pair(places.flags).map(u16::from_le_bytes) else {
+                return false;
+            };
+            if !self.exchange(
+                places.flags,
+                2,
+                flags.into(),
+                (flags | BROADCAST).into(),
+                places,
+            ) {
+                return false;
+            }
+        }
+        if places.hardware != 0 {
+            let Some(old) = self.six(places.hardware) else {
+                return false;
+            };
+            // SAFETY: points to an aligned value of a map that is never freed while programs run.
+            unsafe { (&raw mut (*client).hardware).write_volatile(old) };
+            if !self.exchange(places.hardware, 6, old, identity, places) {
+                return false;
+            }
+        }
+        if places.identifier != 0 {
+            let Some(old) = self.six(places.identifier) else {
+                return false;
+            };
+            // SAFETY: as above.
+            unsafe {
+                if version == 4 {
+                    (&raw mut (*client).identifier4).write_volatile(old);
+                } else {
+                    (&raw mut (*client).identifier6).write_volatile(old);
+                }
+            }
+            return self.exchange(places.identifier, 6, old, identity, places);
+        }
+        true
+    }
+
+    /// Puts back what [`Self::write_identity`] remembered of the device behind `host`.
+    #[inline(always)]
+    pub(crate) fn restore_client(&self, version: u8, places: Places, host: u32) -> bool {
+        let Some(client) = CLIENTS.get(host % SENDERS) else {
+            return false;
+        };
+        let client = *client;
+        if places.hardware != 0 {
+            let Some(old) = self.six(places.hardware) else {
+                return false;
+            };
+            if !self.exchange(places.hardware, 6, old, client.hardware, places) {
+                return false;
+            }
+        }
+        if places.identifier != 0 {
+            let Some(old) = self.six(places.identifier) else {
+                return false;
+            };
+            let new = match version {
+                4 => client.identifier4,
+                _ => client.identifier6,
+            };
+            return self.exchange(places.identifier, 6, old, new, places);
+        }
+        true
+    }
+
+    /// 6 bytes, the first one lowest.
+    #[inline(always)]
+    fn six(&self, offset: usize) -> Option<u64> {
+        let mut word = 0_u64;
+        // SAFETY: a helper call with the program's own context and a buffer with room for 6 bytes.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.raw.cast(), offset as u32, (&raw mut word).cast(), 6) != 0
+        };
+        if failed { None } else { Some(word) }
+    }
+
+    /// Writes the lower `len` bytes of `new` over `old`, and sets the UDP checksum right.
+    #[inline(always)]
+    fn exchange(&self, offset: usize, len: u32, old: u64, new: u64, places: Places) -> bool {
+        // Sums are of pairs of bytes, counted from the start of UDP, which is at an even offset.
+        let shift = if offset % 2 == 0 { 0 } else { 8 };
+        let (mut from, mut to) = (old << shift, new << shift);
+        // SAFETY: helper calls with the program's own context and buffers of at least the lengths
+        // given.
+        unsafe {
+            let diff = bpf_csum_diff((&raw mut from).cast(), 8, (&raw mut to).cast(), 8, 0);
+            diff >= 0
+                && bpf_skb_store_bytes(
+                    self.raw,
+                    offset as u32,
+                    (&raw const new).cast(),
+                    len,
+                    u64::from(BPF_F_RECOMPUTE_CSUM),
+                ) == 0
+                && bpf_l4_csum_replace(
+                    self.raw,
+                    places.checksum as u32,
+                    0,
+                    diff.cast_unsigned(),
+                    u64::from(BPF_F_MARK_MANGLED_0),
+                ) == 0
+        }
     }
 
     /// The word that a test run passed in.
@@ -187,14 +342,14 @@ impl Skb {
     /// A copy to every device but the one behind `sender`, unless this is beyond what it may have.
     #[inline(always)]
     pub(crate) fn flood(&self, port: &PortEntry, sender: u32) {
-        let Some(full_at) = FLOODS.get_ptr_mut(self.ifindex() % FLOOD_SENDERS) else {
+        let Some(full_at) = FLOODS.get_ptr_mut(self.ifindex() % SENDERS) else {
             return;
         };
         if !admit(&Account { full_at }, port.members) {
             self.count(DropReason::Flood as u32);
             return;
         }
-        let mut walk = Walk { skb: *self, sender };
+        let mut walk = Copies { skb: *self, sender };
         // SAFETY: the callback has the signature that the helper calls, `walk` is what it expects
         // and outlives the call. No reference into the packet is alive.
         let _: i64 = unsafe {
@@ -312,7 +467,7 @@ impl Meter for Account {
 }
 
 /// What [`copy_to`] needs in each round.
-struct Walk {
+struct Copies {
     skb: Skb,
     sender: u32,
 }
@@ -321,9 +476,9 @@ struct Walk {
 /// the verifier walks once, however many devices there are.
 unsafe extern "C" fn copy_to(slot: u32, walk: *mut c_void) -> i64 {
     const GO_ON: i64 = 0;
-    // SAFETY: `flood` passes a pointer to its own Walk, which is alive and not borrowed during the
+    // SAFETY: `flood` passes a pointer to its own Copies, which is alive and not borrowed during the
     // loop.
-    let walk = unsafe { &*walk.cast::<Walk>() };
+    let walk = unsafe { &*walk.cast::<Copies>() };
     let Some(&member) = MEMBERS.get(slot) else {
         return GO_ON;
     };
@@ -336,6 +491,24 @@ unsafe extern "C" fn copy_to(slot: u32, walk: *mut c_void) -> i64 {
         walk.skb.count(DropReason::Copy as u32);
     }
     GO_ON
+}
+
+/// What [`one_round`] needs.
+struct Way<W> {
+    skb: Skb,
+    walk: *mut W,
+}
+
+/// One round of [`Frame::walk`]. A callback of `bpf_loop`.
+unsafe extern "C" fn one_round<W: Walk>(_: u32, way: *mut c_void) -> i64 {
+    const GO_ON: i64 = 0;
+    const STOP: i64 = 1;
+    // SAFETY: `walk` passes a pointer to its own Way, whose walk nobody else looks at during the loop.
+    let (skb, walk) = unsafe {
+        let way = &*way.cast::<Way<W>>();
+        (way.skb, &mut *way.walk)
+    };
+    if walk.round(&skb) { GO_ON } else { STOP }
 }
 
 impl Frame for Skb {
@@ -371,6 +544,34 @@ impl Frame for Skb {
             bpf_skb_load_bytes(self.raw.cast(), offset as u32, (&raw mut word).cast(), 8) != 0
         };
         if failed { None } else { Some(word) }
+    }
+
+    #[inline(always)]
+    fn pair(&self, offset: usize) -> Option<[u8; 2]> {
+        let mut pair = [0; 2];
+        // SAFETY: a helper call with the program's own context and a buffer of the 2 bytes given.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.raw.cast(), offset as u32, (&raw mut pair).cast(), 2) != 0
+        };
+        if failed { None } else { Some(pair) }
+    }
+
+    #[inline(always)]
+    fn walk<W: Walk>(&self, walk: &mut W) {
+        let mut way = Way {
+            skb: *self,
+            walk: &raw mut *walk,
+        };
+        // SAFETY: the callback has the signature that the helper calls, `way` is what it expects, and
+        // both it and what it points to outlive the call and are not borrowed meanwhile.
+        let _: i64 = unsafe {
+            bpf_loop(
+                W::ROUNDS,
+                one_round::<W> as *mut c_void,
+                (&raw mut way).cast(),
+                0,
+            )
+        };
     }
 
     #[inline(always)]

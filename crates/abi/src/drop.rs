@@ -58,11 +58,17 @@ pub enum DropReason {
     /// The parent's namespace does not forward for devices (l3s): the parent is on its way to another
     /// namespace, or nobody has seen to the port since its mode was changed.
     NotRouted = 19,
+    /// The device sent DHCP in a form in which it could take another's identity past us: in
+    /// fragments, behind IP options or extension headers, as a relay, with overloaded options or two
+    /// identifiers.
+    Dhcp = 20,
+    /// The device sent a DHCP server's message to a sibling.
+    DhcpServer = 21,
 }
 
 impl DropReason {
     /// All of them, by number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::None,
         Self::Runt,
         Self::Vlan,
@@ -83,6 +89,8 @@ impl DropReason {
         Self::ChecksumPending,
         Self::Flood,
         Self::NotRouted,
+        Self::Dhcp,
+        Self::DhcpServer,
     ];
 
     /// The word for counters, JSON keys and documentation.
@@ -108,6 +116,8 @@ impl DropReason {
             Self::ChecksumPending => "checksum_pending",
             Self::Flood => "flood",
             Self::NotRouted => "not_routed",
+            Self::Dhcp => "dhcp",
+            Self::DhcpServer => "dhcp_server",
         }
     }
 
@@ -141,6 +151,6 @@ mod tests {
             assert_eq!(reason as u32, number);
             assert_eq!(DropReason::from_number(number), Some(reason));
         }
-        assert_eq!(DropReason::from_number(20), None);
+        assert_eq!(DropReason::from_number(22), None);
     }
 }

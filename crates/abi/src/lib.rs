@@ -16,6 +16,8 @@
 //! DROPS    DropKey             count        both hooks       control plane
 //! GRANTS   GrantKey            1            control plane    (control plane: who may own what)
 //! FLOODS   ifindex, lower bits a moment     both hooks       both hooks (not pinned)
+//! CLIENTS  ifindex, lower bits ClientEntry  lease_request    lease_reply (not pinned)
+//! PROGRAMS LEASE_*             a program    control plane    both hooks, DHCP only
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -26,12 +28,15 @@ mod port;
 
 pub use drop::{DropKey, DropReason};
 pub use mode::{BadFlags, BadMode, Flag, Mode};
-pub use port::{DEV_READY, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY, OWNER_PARENT, OWNER_PEER};
+pub use port::{
+    ClientEntry, DEV_READY, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY, OWNER_PARENT, OWNER_PEER,
+    identity_of,
+};
 pub use port::{Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED};
 pub use port::{PORT_SET_TYPE, PortEntry, ROUTED_MARK};
 
 /// Rises with every change of a map's layout or meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Devices that one parent can have: as many as in the kernel driver (the `ida` range in
 /// `ipvlan_link_new()`).
@@ -53,7 +58,13 @@ pub const FLOOD_RATE: u64 = 100_000;
 pub const FLOOD_BURST: u64 = 2_000;
 
 /// Senders that are told apart by the lower bits of their host end's ifindex.
-pub const FLOOD_SENDERS: u32 = 16_384;
+pub const SENDERS: u32 = 16_384;
+
+/// Where `PROGRAMS` has the program that a device's DHCP requests go through.
+pub const LEASE_REQUEST: u32 = 0;
+
+/// The same for replies from the wire.
+pub const LEASE_REPLY: u32 = 1;
 
 /// Pairs of device and reason for which dropped frames are counted.
 pub const MAX_DROPS: u32 = 16_384;

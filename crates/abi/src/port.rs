@@ -24,6 +24,21 @@ pub struct PortEntry {
     pub flag: u8,
     /// `PORT_*` bits.
     pub bits: u32,
+    /// What the devices' identities to DHCP servers begin with: [`identity_of`] the MAC address that
+    /// the parent had when the port was made. It stays when that address changes, and so do leases.
+    pub identity: [u8; 4],
+}
+
+/// A hash of a MAC address, as the beginning of locally administered, individual ones (FNV-1a).
+pub const fn identity_of(mac: [u8; 6]) -> [u8; 4] {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut at = 0;
+    while at < mac.len() {
+        hash = (hash ^ mac[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    let [first, rest @ ..] = hash.to_be_bytes();
+    [first & !3 | 2, rest[0], rest[1], rest[2]]
 }
 
 /// We switched the parent to all-multicast, so we switch it back at the end.
@@ -46,7 +61,7 @@ pub const PORT_MARK: u32 = 32;
 /// 0x0f00, Tailscale 0xff0000, Calico counts upwards from 0x10000.
 pub const ROUTED_MARK: u32 = 0x1000_0000;
 
-const _: () = assert!(size_of::<PortEntry>() == 28);
+const _: () = assert!(size_of::<PortEntry>() == 32);
 
 impl PortEntry {
     /// The mode; a number that is none (a newer ABI, which nobody lets come this far) is l3, the
@@ -150,6 +165,21 @@ impl GrantKey {
         }
     }
 }
+
+/// What a sender wrote last where its identity to DHCP servers is now, each in the lower 6 bytes, the
+/// first one lowest: it is put back into the reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClientEntry {
+    /// The hardware address of DHCPv4.
+    pub hardware: u64,
+    /// The end of its identifier in DHCPv4.
+    pub identifier4: u64,
+    /// The end of its identifier in DHCPv6.
+    pub identifier6: u64,
+}
+
+const _: () = assert!(size_of::<ClientEntry>() == 24);
 
 /// What the control plane knows of a device; the driver's `ipvl_dev`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

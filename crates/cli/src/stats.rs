@@ -153,6 +153,8 @@ fn meaning(reason: DropReason) -> &'static str {
         DropReason::ChecksumPending => "sent ARP or ND with a checksum still to be written",
         DropReason::NotRouted => "sent in mode l3s while the parent was away",
         DropReason::Flood => "broadcast beyond its rate, not copied to devices; not lost otherwise",
+        DropReason::Dhcp => "DHCP in a form that could hide whose it is",
+        DropReason::DhcpServer => "a DHCP server's message to another device",
     }
 }
 

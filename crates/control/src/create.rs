@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
-use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry};
+use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry, identity_of};
 use ipvlan_datapath_bpf::{Capacity, Port};
 use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, NetNs, Netlink, VethPair};
 use nix::errno::Errno;
@@ -295,6 +295,7 @@ fn port(locked: &Locked, parent: &Link, create: &Create) -> Result<Port, Error> 
         mode: create.mode.unwrap_or(Mode::L3) as u8,
         flag: create.flag.unwrap_or(Flag::Bridge) as u8,
         bits: 0,
+        identity: identity_of(parent.mac.unwrap_or_default()),
     };
     let dir = locked.new_port_dir();
     let port = Port::create(&dir, &parent.name, entry, Capacity::default())?;

@@ -56,6 +56,15 @@ pub trait Frame {
     /// verifier loses its way among pointers with computed offsets.
     fn word(&self, offset: usize) -> Option<u64>;
 
+    /// The 2 bytes at `offset`, or `None` past the end of the frame. A copy, at any depth.
+    fn pair(&self, offset: usize) -> Option<[u8; 2]>;
+
+    /// Goes through what cannot be reached in a few steps: [`Walk::round`] again and again.
+    ///
+    /// The verifier follows such a loop once, however many rounds it has, where it follows a plain one
+    /// round by round and branch by branch.
+    fn walk<W: Walk>(&self, walk: &mut W);
+
     /// Whether it carries a VLAN tag other than priority (VLAN 0) that hardware or the kernel took
     /// out of the bytes.
     fn is_tagged(&self) -> bool;
@@ -66,6 +75,15 @@ pub trait Frame {
 
     /// Whether it is several packets in one, to be cut later (GSO).
     fn is_to_be_segmented(&self) -> bool;
+}
+
+/// A walk through a frame.
+pub trait Walk {
+    /// Rounds that it makes at most.
+    const ROUNDS: u32;
+
+    /// One round. False: that was the last one.
+    fn round<F: Frame>(&mut self, frame: &F) -> bool;
 }
 
 /// A MAC address as two numbers, the way it is compared. Little-endian, so that the group bit is
@@ -155,6 +173,15 @@ impl Frame for Bytes<'_> {
         Some(u64::from_le_bytes(
             *self.bytes.get(offset..end)?.first_chunk()?,
         ))
+    }
+
+    fn pair(&self, offset: usize) -> Option<[u8; 2]> {
+        let end = offset.checked_add(2)?;
+        self.bytes.get(offset..end)?.first_chunk().copied()
+    }
+
+    fn walk<W: Walk>(&self, walk: &mut W) {
+        let _: bool = (0..W::ROUNDS).all(|_| walk.round(self));
     }
 
     fn is_tagged(&self) -> bool {

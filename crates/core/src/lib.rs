@@ -21,12 +21,13 @@
 //! What the eBPF verifier asks of this crate, and why some of it looks as it does: values that live
 //! across branches are numbers or flat structs; there is no enum with data among them; slices are never indexed by a computed number; loops have constant bounds.
 //!
-//! Reading order: [`verdict`], [`frame`], [`l3`], [`mod@rx`], [`mod@tx`], [`nd`], [`flood`].
+//! Reading order: [`verdict`], [`frame`], [`l3`], [`mod@rx`], [`mod@tx`], [`nd`], [`dhcp`], [`flood`].
 //!
 //! Kernel: `drivers/net/ipvlan/ipvlan_core.c`.
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod dhcp;
 pub mod flood;
 pub mod frame;
 pub mod l3;

@@ -13,6 +13,8 @@
 //! An ND message whose checksum is still to be written is refused as well ([`Fix::SEALED`]): where it
 //! will be written is the sender's choice.
 //!
+//! The same walk finds DHCPv6 that is not where it is looked for ([`mod@crate::dhcp`]), and refuses it.
+//!
 //! A later fragment shows nothing of ND to anybody before it is put together, and then it is
 //! discarded; encrypted payload (ESP) cannot be ND for the LAN. Both go out.
 //!
@@ -20,6 +22,7 @@
 
 use ipvlan_abi::DropReason;
 
+use crate::dhcp::is_dhcp;
 use crate::frame::{DEPTH, ETHERNET, Frame, Mac};
 use crate::verdict::Fix;
 
@@ -35,6 +38,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
+const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
@@ -153,6 +157,7 @@ fn find<F: Frame>(frame: &F) -> Result<Message, DropReason> {
     for _ in 0..=HEADERS {
         match next {
             ICMPV6 => return message(frame, at, end, fragment),
+            UDP if at != PAYLOAD && is_dhcp(frame, at) => return Err(DropReason::Dhcp),
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 | FRAGMENT
             | AUTHENTICATION => {}
             _ => return Ok(Message::NONE),

@@ -15,6 +15,8 @@
 //! A question goes to whom it asks for, so that its cost does not grow with the number of devices;
 //! the driver copies it to all of them. What has no owner passes untouched.
 //!
+//! A DHCP reply names the device that it is for, which has no address yet ([`dhcp`]).
+//!
 //! VLAN-tagged frames are not ours: they belong to the parent's VLAN devices. Frames for another
 //! MAC address, which a promiscuous parent sees, are nobody's.
 //!
@@ -29,7 +31,8 @@
 
 use ipvlan_abi::{Mode, Owner, PortEntry};
 
-use crate::frame::{ARP, Ethernet, Frame, IPV6, MAC_CONTROL, Mac, VLAN, VLAN_SERVICE};
+use crate::dhcp::{self, Addressee, Role};
+use crate::frame::{ARP, Ethernet, Frame, IPV4, IPV6, MAC_CONTROL, Mac, VLAN, VLAN_SERVICE};
 use crate::l3::{Arp, Owners, destination_owner};
 use crate::nd::{is_from_nobody, solicited};
 use crate::verdict::Verdict;
@@ -58,6 +61,7 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
             None => Verdict::PASS,
         },
         Mode::L2 => match destination_owner(frame, ethernet.ethertype, owners) {
+            owner if owner.is_device() => rx_own(port, ethernet, frame, owner),
             // Access points and bridges send some multicast to each station by unicast.
             Owner::NOBODY if ethernet.ethertype == IPV6 => match solicited(frame) {
                 0 => Verdict::PASS,
@@ -66,6 +70,22 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
             owner => deliver_or_pass(owner),
         },
         Mode::L3 => deliver_or_pass(destination_owner(frame, ethernet.ethertype, owners)),
+    }
+}
+
+/// To a device's address.
+#[inline(always)]
+fn rx_own<F: Frame>(port: &PortEntry, ethernet: Ethernet, frame: &F, owner: Owner) -> Verdict {
+    let role = match ethernet.ethertype {
+        IPV4 => dhcp::role4(frame),
+        IPV6 => dhcp::role6(frame),
+        _ => Role::Other,
+    };
+    match role {
+        // A sibling's, reflected by a switch (vepa).
+        Role::Reply if ethernet.source == Mac::of(&port.mac) => Verdict::PASS,
+        Role::Reply => Verdict::lease(owner),
+        Role::Other | Role::Request | Role::Odd => Verdict::deliver(owner),
     }
 }
 
@@ -88,6 +108,14 @@ fn rx_group<F: Frame, O: Owners>(
                 owner => deliver_or_pass(owner),
             },
             _ => Verdict::FLOOD,
+        },
+        IPV4 => match dhcp::role4(frame) {
+            Role::Reply => match dhcp::addressee(port, frame) {
+                Addressee::Parent => Verdict::PASS,
+                Addressee::Nobody => Verdict::FLOOD,
+                Addressee::Device => Verdict::lease(Owner::NOBODY),
+            },
+            Role::Other | Role::Request | Role::Odd => Verdict::FLOOD,
         },
         IPV6 => match solicited(frame) {
             0 => Verdict::FLOOD,

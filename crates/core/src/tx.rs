@@ -23,6 +23,8 @@
 //! The answer to an ARP probe names nobody as its target, so it goes to every sibling, although it is
 //! unicast, and like every flood to the wire, which ignores it.
 //!
+//! What DHCP clients ask goes to the wire, and tells them apart ([`dhcp`]).
+//!
 //! Limits: source IP addresses are not checked. A frame longer than the parent's MTU is dropped,
 //! not fragmented.
 //!
@@ -30,6 +32,7 @@
 
 use ipvlan_abi::{DropReason, Flag, Mode, OWNER_PARENT, Owner, PORT_ROUTED, PortEntry};
 
+use crate::dhcp::{self, Role};
 use crate::frame::{
     ARP, ETHERNET, ETHERNET_BYTES, Ethernet, FIRST_ETHERTYPE, Frame, IPV4, IPV6, MAC_CONTROL, Mac,
     RARP, VLAN, VLAN_OLD, VLAN_SERVICE,
@@ -38,7 +41,7 @@ use crate::l3::{
     ARP_BYTES, ARP_SENDER_MAC, Arp, Owners, destination_owner, v4_destination, v6_destination,
 };
 use crate::nd;
-use crate::verdict::{Fix, Verdict};
+use crate::verdict::{Action, Fix, Verdict};
 
 /// Decides on a frame that came out of the device whose host end is `sender`.
 #[inline(always)]
@@ -66,10 +69,16 @@ fn tx_l2<F: Frame, O: Owners>(
     let own = Mac::of(&port.mac);
     let fix = Fix::SOURCE.when(ethernet.source != own);
     let fix = match ethernet.ethertype {
-        IPV4 => fix,
-        IPV6 => match nd::inspect(own, frame) {
-            Ok(found) => fix.and(found),
-            Err(reason) => return Verdict::drop(reason),
+        IPV4 => match dhcp::role4(frame) {
+            Role::Other => fix,
+            role => return tx_dhcp(port, role, ethernet, frame, owners).with(fix),
+        },
+        IPV6 => match dhcp::role6(frame) {
+            Role::Other => match nd::inspect(own, frame) {
+                Ok(found) => fix.and(found),
+                Err(reason) => return Verdict::drop(reason),
+            },
+            role => return tx_dhcp(port, role, ethernet, frame, owners).with(fix),
         },
         ARP => match arp_sender(own, frame) {
             Some(found) => fix.and(found),
@@ -88,6 +97,35 @@ fn tx_l2<F: Frame, O: Owners>(
         return tx_group(port, sender, ethernet, frame, owners).with(fix);
     }
     send(port, frame, Verdict::WIRE).with(fix)
+}
+
+/// A DHCP message.
+#[inline(always)]
+fn tx_dhcp<F: Frame, O: Owners>(
+    port: &PortEntry,
+    role: Role,
+    ethernet: Ethernet,
+    frame: &F,
+    owners: &O,
+) -> Verdict {
+    if matches!(role, Role::Odd) {
+        return Verdict::drop(DropReason::Dhcp);
+    }
+    let is_reply = matches!(role, Role::Reply);
+    if ethernet.destination == Mac::of(&port.mac) && !matches!(port.flag(), Flag::Vepa) {
+        let verdict = tx_own(port, ethernet, frame, owners);
+        return if is_reply && matches!(verdict.action(), Action::Deliver) {
+            Verdict::drop(DropReason::DhcpServer)
+        } else {
+            verdict
+        };
+    }
+    let verdict = if is_reply {
+        Verdict::WIRE
+    } else {
+        Verdict::lease(Owner::NOBODY)
+    };
+    send(port, frame, verdict)
 }
 
 /// What has to be written into ARP; `None` when that cannot be told.

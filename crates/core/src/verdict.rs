@@ -25,6 +25,9 @@ pub enum Action {
     Flood = 5,
     /// Nowhere, because of [`Verdict::reason`].
     Drop = 6,
+    /// DHCP: first exchange what the server knows a client by ([`mod@crate::dhcp`]). Then, from a
+    /// device, as [`Self::Wire`]; from the wire, to the device that the message is for.
+    Lease = 7,
 }
 
 /// What to write into the frame before it goes on, so that no MAC address but the parent's is
@@ -152,6 +155,13 @@ impl Verdict {
         Self(owner | ((Action::Deliver as u64) << ACTION))
     }
 
+    /// [`Action::Lease`]; from the wire to `owner`, or to nobody known yet.
+    #[inline(always)]
+    pub const fn lease(owner: Owner) -> Self {
+        let owner = owner.ifindex as u64 | ((owner.kind as u64) << KIND);
+        Self(owner | ((Action::Lease as u64) << ACTION))
+    }
+
     /// [`Action::Drop`].
     #[inline(always)]
     pub const fn drop(reason: DropReason) -> Self {
@@ -177,7 +187,7 @@ impl Verdict {
             3 => Action::Route,
             4 => Action::Parent,
             5 => Action::Flood,
-            // Nothing makes a 7.
+            7 => Action::Lease,
             _ => Action::Drop,
         }
     }
@@ -188,7 +198,7 @@ impl Verdict {
         (self.0 >> REASON) as u32 & 0x1f
     }
 
-    /// To whom; [`Owner::NOBODY`] unless the action is [`Action::Deliver`].
+    /// To whom; [`Owner::NOBODY`] unless the action is [`Action::Deliver`] or [`Action::Lease`].
     #[inline(always)]
     pub const fn owner(self) -> Owner {
         #[expect(

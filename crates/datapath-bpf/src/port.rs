@@ -5,13 +5,13 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod};
 use ipvlan_abi::{
-    ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, MAX_OWNERS, Owner, PORT_SET_TYPE,
-    PortEntry,
+    ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, LEASE_REPLY, LEASE_REQUEST, MAX_OWNERS,
+    Owner, PORT_SET_TYPE, PortEntry,
 };
 
 use crate::OBJECT;
@@ -21,6 +21,10 @@ use crate::pod::Raw;
 
 pub(crate) const PARENT_INGRESS: &str = "parent_ingress";
 pub(crate) const DEVICE_EGRESS: &str = "device_egress";
+const LEASES: [(u32, &str); 2] = [
+    (LEASE_REQUEST, "lease_request"),
+    (LEASE_REPLY, "lease_reply"),
+];
 const DECIDE: &str = "decide";
 pub(crate) const PARENT_LINK: &str = "parent_link";
 
@@ -93,7 +97,10 @@ impl Port {
                 source: source.into(),
             })?;
         }
-        for name in [PARENT_INGRESS, DEVICE_EGRESS] {
+        for name in [PARENT_INGRESS, DEVICE_EGRESS]
+            .into_iter()
+            .chain(LEASES.map(|(_, name)| name))
+        {
             let program: &mut SchedClassifier = ebpf
                 .program_mut(name)
                 .ok_or(Error::Missing(name))?
@@ -112,6 +119,22 @@ impl Port {
             && version < KernelVersion::new(6, 15, 0)
         {
             entry.bits |= PORT_SET_TYPE;
+        }
+        let mut programs: ProgramArray<&mut MapData> = ebpf
+            .map_mut("PROGRAMS")
+            .ok_or(Error::Missing("PROGRAMS"))?
+            .try_into()
+            .map_err(|source| map("open", "programs", source))?;
+        for (index, name) in LEASES {
+            // By its pin: the object does not lend a map and a program at once.
+            let program = SchedClassifier::from_pin(dir.join(name))
+                .map_err(|source| of_program("open", name, source))?;
+            let fd = program
+                .fd()
+                .map_err(|source| of_program("open", name, source))?;
+            programs
+                .set(index, fd, 0)
+                .map_err(|source| map("write", "programs", source))?;
         }
         entry.abi = ABI_VERSION;
         let mut port = Self::open_any(dir)?;
@@ -372,7 +395,7 @@ impl Port {
 }
 
 /// Pins, and what the maps are called in the object.
-const MAPS: [(&str, &str); 7] = [
+const MAPS: [(&str, &str); 8] = [
     ("port", "PORT"),
     ("owners4", "OWNERS4"),
     ("owners6", "OWNERS6"),
@@ -380,6 +403,8 @@ const MAPS: [(&str, &str); 7] = [
     ("members", "MEMBERS"),
     ("drops", "DROPS"),
     ("grants", "GRANTS"),
+    // Pinned, or the programs in it would go with the process that put them there.
+    ("programs", "PROGRAMS"),
 ];
 
 /// `bpf_loop`, the youngest of the helpers that the programs call.

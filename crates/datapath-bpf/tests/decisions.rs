@@ -175,24 +175,42 @@ impl Dice {
         let total = self.of(&[total, total, total, 0, total + 1, 19, 0xffff]);
         frame.extend([0x08, 0, self.of(&[0x40, 0x40, 0x40, 0x50]) | ihl, 0]);
         frame.extend(total.to_be_bytes());
-        frame.extend([0, 1, 0, 0, 64, self.of(&[1, 6, 17]), 0, 0]);
+        frame.extend([0, 1, 0, 0, 64, self.of(&[1, 6, 17, 17, 17]), 0, 0]);
         frame.extend(self.of(&V4));
         let mut destination = self.of(&V4);
         if self.one_in(6) {
             destination = self.of(&[[255; 4], [127, 0, 0, 1], [240, 0, 0, 1], [0; 4]]);
         }
         frame.extend(destination);
-        frame.extend(self.bytes(payload));
+        let mut payload = self.bytes(payload);
+        self.dhcp(&mut payload);
+        frame.extend(payload);
+    }
+
+    /// Makes some of the payloads look like DHCP.
+    fn dhcp(&mut self, payload: &mut [u8]) {
+        if self.one_in(4) {
+            return;
+        }
+        let port = self.of(&[67_u16, 68, 68, 68, 546, 546, 547]).to_be_bytes();
+        if let Some(destination) = payload.get_mut(2..4) {
+            destination.copy_from_slice(&port);
+        }
+        let identity = [2, 1, 2, 3, 0, self.of(&[0, 1])];
+        let mac = self.of(&[PARENT_MAC, identity, identity, FOREIGN_MAC]);
+        if let Some(hardware) = payload.get_mut(36..42) {
+            hardware.copy_from_slice(&mac);
+        }
     }
 
     fn v6(&mut self, frame: &mut Vec<u8>) {
         let mut payload = Vec::new();
         let mut first = None;
-        let extensions = self.of(&[0, 0, 0, 1, 2, 7, 8, 9]);
+        let extensions = self.of(&[0, 0, 0, 0, 1, 2, 7, 8, 9]);
         let mut kinds: Vec<u8> = (0..extensions)
             .map(|_| self.of(&[0, 43, 44, 51, 60, 60, 60, 135, 139, 140]))
             .collect();
-        let last = self.of(&[58_u8, 58, 58, 58, 6, 17, 59, 50]);
+        let last = self.of(&[58_u8, 58, 58, 58, 6, 17, 17, 17, 59, 50]);
         kinds.push(last);
         for pair in kinds.windows(2) {
             let (kind, next) = (pair[0], pair[1]);
@@ -218,7 +236,9 @@ impl Dice {
             self.icmp(&mut payload);
         } else {
             let count = self.number(64);
-            payload.extend(self.bytes(count));
+            let mut rest = self.bytes(count);
+            self.dhcp(&mut rest);
+            payload.extend(rest);
         }
         let length = u16::try_from(payload.len()).unwrap();
         let length = self.of(&[length, length, length, length, 0, length / 2, length + 8]);
@@ -289,6 +309,7 @@ impl Machine {
             mode: 0,
             flag: 0,
             bits: 0,
+            identity: [2, 1, 2, 3],
         };
         let mut port = Port::create(&dir.join("port"), "lo", entry, capacity).unwrap();
         for (address, owner) in V4.iter().zip(OWNERS) {
@@ -437,6 +458,7 @@ fn the_ebpf_build_decides_as_the_native_build() {
         Action::Parent,
         Action::Flood,
         Action::Deliver,
+        Action::Lease,
     ] {
         assert!(
             seen.contains_key(&(action, 0)),

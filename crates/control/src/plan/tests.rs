@@ -49,6 +49,7 @@ impl Kernel {
                 mode: mode as u8,
                 flag: Flag::Bridge as u8,
                 bits: 0,
+                identity: [2, 0, 0, 1],
             },
             parent: Some(link(PARENT)),
             devs: BTreeMap::new(),

@@ -10,7 +10,7 @@
 
 use ipvlan_abi::{
     ABI_VERSION, DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ROUTED,
-    PortEntry,
+    PortEntry, identity_of,
 };
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, Fix, Owners, Verdict, rx, tx};
@@ -148,6 +148,7 @@ pub(crate) fn port(mode: Mode, flag: Flag) -> PortEntry {
         mode: mode as u8,
         flag: flag as u8,
         bits: PORT_ROUTED,
+        identity: identity_of(OWN),
     }
 }
 

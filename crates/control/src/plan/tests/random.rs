@@ -131,6 +131,7 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                 mode,
                 flag: 0,
                 bits: ours.iter().fold(0, |all, bit| all | bit),
+                identity: [2, 0, 0, 1],
             };
             let port = PortView {
                 entry,
