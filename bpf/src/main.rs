@@ -94,7 +94,7 @@ fn lease_request(ctx: TcContext) -> i32 {
         Ok(places) => places,
         Err(reason) => return skb.shot(reason as u32),
     };
-    if !skb.write_identity(version, places, dhcp::identity(port, slot)) {
+    if !skb.write_identity(version, places, port.dhcp_identity(slot)) {
         return skb.shot(DropReason::Rewrite as u32);
     }
     skb.wire(port)

@@ -24,7 +24,7 @@ pub struct PortEntry {
     pub flag: u8,
     /// `PORT_*` bits.
     pub bits: u32,
-    /// What the devices' identities to DHCP servers begin with: [`identity_of`] the MAC address that
+    /// What each [`Self::dhcp_identity`] begins with: [`identity_of`] the MAC address that
     /// the parent had when the port was made. It stays when that address changes, and so do leases.
     pub identity: [u8; 4],
 }
@@ -81,6 +81,16 @@ impl PortEntry {
             2 => Flag::Vepa,
             _ => Flag::Private,
         }
+    }
+
+    /// What DHCP servers know the device in `slot` by: a MAC address that no interface has. The last
+    /// two bytes are the slot.
+    #[inline(always)]
+    pub const fn dhcp_identity(&self, slot: u32) -> [u8; 6] {
+        let [a, b, c, d] = self.identity;
+        #[expect(clippy::cast_possible_truncation, reason = "slots are below 65,536")]
+        let [high, low] = (slot as u16).to_be_bytes();
+        [a, b, c, d, high, low]
     }
 }
 

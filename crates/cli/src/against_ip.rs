@@ -73,6 +73,7 @@ fn shown(link: Link, parent: &str, parent_place: Place) -> Shown {
         owned: vec![],
         refused: vec![],
         granted: vec![],
+        dhcp_identity: None,
         drops: vec![],
     }
 }

@@ -170,6 +170,9 @@ fn ours(view: &View<'_>, options: &Options) -> Vec<String> {
                 lines.push(format!("    {word} {}", addresses.join(" ")));
             }
         }
+        if let Some(identity) = view.shown.dhcp_identity {
+            lines.push(format!("    dhcp-identity {}", mac(identity)));
+        }
     }
     if with_drops(options) && !view.shown.drops.is_empty() {
         let drops = view.shown.drops.iter();
@@ -479,13 +482,17 @@ fn stats_json(stats: &LinkStats, carrier_changes: Option<u32>, errors: bool) -> 
 
 fn ours_json(view: &View<'_>) -> Value {
     let shown = view.shown;
-    Value::Object(vec![
+    let mut fields = vec![
         ("slot", Value::number(shown.slot)),
         ("owns", Value::texts(&shown.owned)),
         ("refused", Value::texts(&shown.refused)),
         ("granted", Value::texts(&shown.granted)),
-        ("drops", drops_json(&shown.drops)),
-    ])
+    ];
+    if let Some(identity) = shown.dhcp_identity {
+        fields.push(("dhcp_identity", Value::text(mac(identity))));
+    }
+    fields.push(("drops", drops_json(&shown.drops)));
+    Value::Object(fields)
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub(crate) fn shown() -> Shown {
         owned: Vec::new(),
         refused: Vec::new(),
         granted: Vec::new(),
+        dhcp_identity: None,
         drops: Vec::new(),
     }
 }
@@ -178,7 +179,9 @@ fn what_is_ours_stands_at_the_end() {
     shown.owned = vec!["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()];
     shown.refused = vec!["10.0.0.12".parse().unwrap()];
     shown.drops = vec![(DropReason::Private, 12), (DropReason::NotIp, 3)];
-    let addresses = "    owns 10.0.0.11 fd00::11\n    refused 10.0.0.12\n";
+    shown.dhcp_identity = Some([2, 0, 0, 1, 0, 1]);
+    let addresses = "    owns 10.0.0.11 fd00::11\n    refused 10.0.0.12\n    \
+                     dhcp-identity 02:00:00:01:00:01\n";
     let drops = "    drops private 12 not_ip 3\n";
     assert!(print(&shown, "-d").ends_with(&format!("gro_max_size 65536 \n{addresses}")));
     assert!(print(&shown, "-s -d").ends_with(&format!("{addresses}{drops}")));
@@ -189,7 +192,8 @@ fn what_is_ours_stands_at_the_end() {
     }
     assert!(print(&shown, "-j -d").ends_with(
         "\"ipvlan\":{\"slot\":1,\"owns\":[\"10.0.0.11\",\"fd00::11\"],\
-         \"refused\":[\"10.0.0.12\"],\"granted\":[],\"drops\":{\"private\":12,\"not_ip\":3}}}]\n"
+         \"refused\":[\"10.0.0.12\"],\"granted\":[],\
+         \"dhcp_identity\":\"02:00:00:01:00:01\",\"drops\":{\"private\":12,\"not_ip\":3}}}]\n"
     ));
     assert!(!print(&shown, "-j -s").contains("\"ipvlan\""));
 }

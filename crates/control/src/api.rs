@@ -89,6 +89,8 @@ pub struct Shown {
     pub refused: Vec<IpAddr>,
     /// Addresses that it may own whoever else has them, if it has them.
     pub granted: Vec<IpAddr>,
+    /// What DHCP servers know it by instead of the MAC address that all share; in l2 only.
+    pub dhcp_identity: Option<[u8; 6]>,
     /// Frames of this device that died, by reason. Only reasons that happened.
     pub drops: Vec<(DropReason, u64)>,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipvlan_abi::{DropReason, OWNER_PARENT};
+use ipvlan_abi::{DropReason, Mode, OWNER_PARENT, PortEntry};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::{self, current_cookie};
 use ipvlan_netlink::{Link, NetNs, Netlink, Nsid};
@@ -179,6 +179,7 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
                 owned,
                 refused,
                 granted: granted(&view.grants, dev.entry.slot),
+                dhcp_identity: dhcp_identity(&view.entry, dev.entry.slot),
                 drops: reasons(&drops, *host),
             });
         }
@@ -240,6 +241,10 @@ fn reasons(drops: &[(ipvlan_abi::DropKey, u64)], host: u32) -> Vec<(DropReason, 
     counts
 }
 
+fn dhcp_identity(port: &PortEntry, slot: u32) -> Option<[u8; 6]> {
+    (port.mode() == Mode::L2).then(|| port.dhcp_identity(slot))
+}
+
 /// A device that lives here and whose parent does not: what a container sees of its own.
 fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result<Shown, Error> {
     let Origin {
@@ -271,6 +276,7 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
         owned,
         refused: Vec::new(),
         granted: granted(&port.grants()?, slot),
+        dhcp_identity: dhcp_identity(&entry, slot),
         drops: reasons(&port.drops()?, *host_index),
         link,
     })

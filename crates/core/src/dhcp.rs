@@ -7,7 +7,7 @@
 //! with one lease. So each device gets an *identity*, a MAC address that no interface has:
 //!
 //! ```text
-//!   02 xx xx xx │ slot    local, individual │ PortEntry::identity, a hash of the parent's address │ whose
+//!   02 xx xx xx │ slot    local, individual │ PortEntry::dhcp_identity
 //! ```
 //!
 //! ```text
@@ -160,15 +160,6 @@ const fn destination(udp: u64) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-/// The name of a device to servers. The parent's part of it: [`ipvlan_abi::identity_of`].
-#[inline(always)]
-pub const fn identity(port: &PortEntry, slot: u32) -> [u8; 6] {
-    let [a, b, c, d] = port.identity;
-    #[expect(clippy::cast_possible_truncation, reason = "slots are below 65,536")]
-    let [high, low] = (slot as u16).to_be_bytes();
-    [a, b, c, d, high, low]
-}
-
 /// Whose identity these 6 bytes (of a [`Frame::word`], the first one lowest) are: a slot of this
 /// port, or more than any slot.
 #[inline(always)]
@@ -317,7 +308,7 @@ fn is_identity<F: Frame>(port: &PortEntry, slot: u32, frame: &F, at: usize) -> b
     let (Some([a, b]), Some([c, d]), Some([e, f])) = pairs else {
         return false;
     };
-    Mac::of(&[a, b, c, d, e, f]) == Mac::of(&identity(port, slot))
+    Mac::of(&[a, b, c, d, e, f]) == Mac::of(&port.dhcp_identity(slot))
 }
 
 /// Finds option 61: where its last six bytes are, or 0.

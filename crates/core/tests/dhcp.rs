@@ -5,7 +5,7 @@ mod frames;
 
 use frames::*;
 use ipvlan_abi::{DropReason, Flag, Mode, Owner, identity_of};
-use ipvlan_core::dhcp::{OPTIONS, Places, identity, reply, request};
+use ipvlan_core::dhcp::{OPTIONS, Places, reply, request};
 use ipvlan_core::{Action, Verdict};
 
 const NOBODY4: V4 = [0; 4];
@@ -85,7 +85,7 @@ fn asks6(kind: u8, options: &[u8]) -> Vec<u8> {
 #[test]
 fn identities_are_local_addresses_that_differ() {
     let port = bridge();
-    let mut all: Vec<Mac> = (0..=65_532).map(|slot| identity(&port, slot)).collect();
+    let mut all: Vec<Mac> = (0..=65_532).map(|slot| port.dhcp_identity(slot)).collect();
     for one in &all {
         assert_eq!(one[0] & 3, 2, "{one:02x?}: local, and no group");
     }
@@ -199,7 +199,7 @@ fn what_is_no_plain_message_does_not_leave() {
 #[test]
 fn a_reply_is_for_whom_it_names() {
     let port = bridge();
-    let frame = answers(identity(&port, 2), &options(&[(53, &[2])]));
+    let frame = answers(port.dhcp_identity(2), &options(&[(53, &[2])]));
     let verdict = received(Mode::L2, Flag::Bridge, &frame);
     assert_eq!(verdict, Verdict::lease(Owner::NOBODY));
     let frame = answers(OWN, &options(&[(53, &[2])]));
@@ -210,7 +210,7 @@ fn a_reply_is_for_whom_it_names() {
         let verdict = received(Mode::L2, Flag::Bridge, &frame);
         assert_eq!(verdict, Verdict::FLOOD, "somebody on the LAN");
     }
-    let message = udp(67, 68, &bootp(2, NOBODY4, identity(&port, 1), &[255]));
+    let message = udp(67, 68, &bootp(2, NOBODY4, port.dhcp_identity(1), &[255]));
     let frame = ethernet(OWN, LAN, IPV4, &ipv4(LAN4, SIBLING4, &message));
     let verdict = received(Mode::L2, Flag::Bridge, &frame);
     assert_eq!(verdict, Verdict::lease(owner(SIBLING)), "a renewal");
@@ -322,7 +322,7 @@ fn the_identifier_of_dhcpv6_is_found() {
 #[test]
 fn a_reply_gets_back_only_what_was_taken() {
     let port = bridge();
-    let mine = identity(&port, 2);
+    let mine = port.dhcp_identity(2);
     let id = [&[1][..], &mine].concat();
     let frame = answers(mine, &options(&[(53, &[5]), (61, &id)]));
     let found = reply(4, &port, 2, &plain(&frame));

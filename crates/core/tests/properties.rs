@@ -6,7 +6,6 @@ use std::cell::RefCell;
 
 use frames::*;
 use ipvlan_abi::{DropReason, Flag, Mode, Owner, PORT_ROUTED, PortEntry};
-use ipvlan_core::dhcp::identity;
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx};
 use proptest::prelude::*;
@@ -127,7 +126,7 @@ fn some_udp() -> impl Strategy<Value = Vec<u8>> {
     let port = prop_oneof![8 => prop::sample::select(vec![67u16, 68, 546, 547]), 1 => any::<u16>()];
     let hardware = prop_oneof![
         Just(OWN),
-        Just(identity(&frames::port(Mode::L2, Flag::Bridge), 1)),
+        Just(frames::port(Mode::L2, Flag::Bridge).dhcp_identity(1)),
         any::<Mac>()
     ];
     let rest = prop::collection::vec(any::<u8>(), 0..80);
