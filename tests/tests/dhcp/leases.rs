@@ -1,10 +1,5 @@
 //! Stock DHCP clients and servers: each device gets, renews and gives back a lease of its own.
 
-#![expect(
-    clippy::expect_used,
-    reason = "clippy knows a test by its attribute, not the functions beside it"
-)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
