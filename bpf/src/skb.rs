@@ -225,7 +225,7 @@ impl Skb {
     #[inline(always)]
     fn exchange(&self, offset: usize, len: u32, old: u64, new: u64, places: Places) -> bool {
         // Sums are of pairs of bytes, counted from the start of UDP, which is at an even offset.
-        let shift = if offset % 2 == 0 { 0 } else { 8 };
+        let shift = if offset.is_multiple_of(2) { 0 } else { 8 };
         let (mut from, mut to) = (old << shift, new << shift);
         // SAFETY: helper calls with the program's own context and buffers of at least the lengths
         // given.
