@@ -125,7 +125,11 @@ fn leased(dev: &Dev, family: u8) -> BTreeSet<IpAddr> {
     });
     let all = found.into_iter().map(|address| address.local);
     all.filter(|address| match address {
-        IpAddr::V4(address) => family == 4 && (100..=150).contains(&address.octets()[3]),
+        IpAddr::V4(address) => {
+            // A client may give itself one of 169.254.0.0/16 meanwhile.
+            let [network @ .., host] = address.octets();
+            family == 4 && network == [10, 1, 0] && (100..=150).contains(&host)
+        }
         IpAddr::V6(address) => {
             family == 6
                 && address.segments()[0] == 0xfd00
