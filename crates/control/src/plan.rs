@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipvlan_abi::{
-    DEV_READY, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PortEntry,
+    DEV_READY, MAX_DEVS, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI,
+    PortEntry,
 };
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
 
@@ -244,9 +245,11 @@ fn plan_members(
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
 ) -> PortEntry {
+    // A slot behind the table's end is none that we gave: without it the device hears no broadcast.
     let wanted: BTreeMap<u32, u32> = alive
         .iter()
         .map(|(host, dev)| (dev.entry.slot, *host))
+        .filter(|(slot, _)| *slot < MAX_DEVS)
         .collect();
     let count = wanted.keys().next_back().map_or(0, |slot| slot + 1);
     for (slot, host) in (0..).zip(&view.members) {

@@ -168,11 +168,15 @@ impl Travelling {
 
     fn parse(name: &str) -> Option<Self> {
         let number = |text| u64::from_str_radix(text, 16).ok();
-        if let Some(text) = name.strip_prefix(AWAY) {
-            return number(text).map(Self::Away);
-        }
-        let (cookie, text) = name.strip_prefix(FROM)?.split_once('-')?;
-        Some(Self::From(number(cookie)?, number(text)?))
+        let found = match name.strip_prefix(AWAY) {
+            Some(text) => Self::Away(number(text)?),
+            None => {
+                let (cookie, text) = name.strip_prefix(FROM)?.split_once('-')?;
+                Self::From(number(cookie)?, number(text)?)
+            }
+        };
+        // Other spellings of the numbers are other names.
+        (found.name() == name).then_some(found)
     }
 }
 
@@ -200,8 +204,10 @@ impl Store {
         let root = Path::new(BPFFS).join(NAME);
         list(&root)
             .into_iter()
-            .filter_map(|name| u64::from_str_radix(&name, 16).ok())
-            .map(Self::of)
+            .filter_map(|name| {
+                let cookie = u64::from_str_radix(&name, 16).ok()?;
+                (format!("{cookie:x}") == name).then(|| Self::of(cookie))
+            })
             .collect()
     }
 
@@ -258,7 +264,10 @@ impl Store {
     pub(crate) fn ports(&self) -> Vec<u32> {
         list(&self.dir)
             .iter()
-            .filter_map(|name| name.parse().ok())
+            .filter_map(|name| {
+                let parent: u32 = name.parse().ok()?;
+                (parent.to_string() == *name).then_some(parent)
+            })
             .collect()
     }
 
@@ -497,7 +506,8 @@ mod tests {
             assert_eq!(Travelling::parse(&which.name()), Some(which));
         }
         for name in [
-            "3", "agent", "new-7", "away-", "from-1", "from-1-x", "away-1-2",
+            "3", "agent", "new-7", "away-", "from-1", "from-1-x", "away-1-2", "away-01", "away-+1",
+            "from-1-A",
         ] {
             assert_eq!(Travelling::parse(name), None, "{name}");
         }

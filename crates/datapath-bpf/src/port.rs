@@ -10,8 +10,8 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod};
 use ipvlan_abi::{
-    ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, LEASE_REPLY, LEASE_REQUEST, MAX_OWNERS,
-    Owner, PORT_SET_TYPE, PortEntry,
+    ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, LEASE_REPLY, LEASE_REQUEST, MAX_DEVS,
+    MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
 };
 
 use crate::OBJECT;
@@ -310,9 +310,10 @@ impl Port {
         gone(self.grants.remove(&key), "grants")
     }
 
-    /// Who hears a broadcast: the host end in each slot below `count`, 0 where a slot is free.
+    /// Who hears a broadcast: the host end in each slot below `count`, 0 where a slot is free. There
+    /// are [`MAX_DEVS`] slots, whatever an entry says.
     pub fn members(&self, count: u32) -> Result<Vec<u32>, Error> {
-        (0..count)
+        (0..count.min(MAX_DEVS))
             .map(|slot| self.members.get(&slot, 0))
             .collect::<Result<_, MapError>>()
             .map_err(|source| map("read", "members", source))
