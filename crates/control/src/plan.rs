@@ -410,4 +410,6 @@ fn eui64(mac: Mac) -> Ipv6Addr {
 }
 
 #[cfg(test)]
+pub(crate) mod model;
+#[cfg(test)]
 mod tests;
