@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// These look at everything, so nothing may lean on them.
-const OUTSIDE: &[&str] = &["ipvlan-tests", "ipvlan-bench", "xtask"];
+const OUTSIDE: &[&str] = &["ipvlan-tests", "ipvlan-bench", "ipvlan-fuzz", "xtask"];
 
 /// `cargo xtask deps`
 pub(crate) fn deps() -> Result {

@@ -27,6 +27,9 @@ mod api;
 mod apply;
 mod create;
 mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod grant;
 mod handover;
 mod observe;

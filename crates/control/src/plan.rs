@@ -409,7 +409,7 @@ fn eui64(mac: Mac) -> Ipv6Addr {
     ])
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod model;
 #[cfg(test)]
 mod tests;

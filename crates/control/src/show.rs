@@ -18,15 +18,15 @@ use crate::store::Store;
 const ALIAS: &str = "host end of an ipvlan device; parent";
 
 pub(crate) fn alias(parent: &Link) -> Result<String, Error> {
-    Ok(format!(
-        "{ALIAS} {} in netns {:x}",
-        parent.index,
-        current_cookie()?
-    ))
+    Ok(alias_of(parent.index, current_cookie()?))
+}
+
+pub(crate) fn alias_of(parent: u32, cookie: u64) -> String {
+    format!("{ALIAS} {parent} in netns {cookie:x}")
 }
 
 /// The parent and the cookie of its namespace.
-fn parse_alias(alias: &str) -> Option<(u32, u64)> {
+pub(crate) fn parse_alias(alias: &str) -> Option<(u32, u64)> {
     let (parent, cookie) = alias
         .strip_prefix(ALIAS)?
         .trim_start()

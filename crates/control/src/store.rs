@@ -159,14 +159,14 @@ impl Travelling {
         }
     }
 
-    fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Self::Away(number) => format!("{AWAY}{number:x}"),
             Self::From(cookie, number) => format!("{FROM}{cookie:x}-{number:x}"),
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let number = |text| u64::from_str_radix(text, 16).ok();
         let found = match name.strip_prefix(AWAY) {
             Some(text) => Self::Away(number(text)?),

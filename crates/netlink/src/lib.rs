@@ -36,6 +36,9 @@
 
 mod addr;
 mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod link;
 mod monitor;
 mod name;

@@ -21,17 +21,17 @@ use crate::nla::{attributes, i32_of, u8_of, u32_of};
 use crate::socket::{BUFFER_LEN, messages, open_route_socket, retry};
 use crate::{Error, NetNs, Netlink, Nsid, nsid, sys};
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_NEWRULE: u16 = 32;
-const RTM_DELRULE: u16 = 33;
-const RTM_NEWNETCONF: u16 = 80;
-const RTM_NEWNSID: u16 = 88;
-const RTM_DELNSID: u16 = 89;
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_DELLINK: u16 = 17;
+pub(crate) const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_DELADDR: u16 = 21;
+pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_DELROUTE: u16 = 25;
+pub(crate) const RTM_NEWRULE: u16 = 32;
+pub(crate) const RTM_DELRULE: u16 = 33;
+pub(crate) const RTM_NEWNETCONF: u16 = 80;
+pub(crate) const RTM_NEWNSID: u16 = 88;
+pub(crate) const RTM_DELNSID: u16 = 89;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
@@ -266,7 +266,7 @@ impl AsFd for Monitor {
 }
 
 /// Most messages are one event; a link's may tell of something that happened beside.
-fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Vec<Event> {
+pub(crate) fn parse(kind: u16, body: &[u8], ns: Option<Nsid>) -> Vec<Event> {
     let event = match kind {
         RTM_NEWLINK | RTM_DELLINK => return parse_link(kind, body, ns).unwrap_or_default(),
         RTM_NEWADDR | RTM_DELADDR => body.get(4..).and_then(u32_of).map(|index| Event::Address {

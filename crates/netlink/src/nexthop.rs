@@ -68,7 +68,7 @@ impl Netlink {
 }
 
 /// The next router in the body of an `RTM_NEWNEXTHOP`; None: it has none.
-fn gateway(body: &[u8]) -> Option<IpAddr> {
+pub(crate) fn gateway(body: &[u8]) -> Option<IpAddr> {
     let family = Family::from_number(u8_of(body)?)?;
     let (_, value) = attributes(body.get(NHMSG_LEN..)?).find(|(kind, _)| *kind == NHA_GATEWAY)?;
     family.address(value)

@@ -161,7 +161,7 @@ pub struct Rule {
 }
 
 impl Route {
-    fn parse(body: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let family = Family::from_number(u8_of(body)?)?;
         let mut route = Self {
             destination: (family.nothing(), *body.get(1)?),
@@ -227,7 +227,7 @@ fn hops(family: Family, mut bytes: &[u8]) -> Vec<Hop> {
 
 impl Rule {
     /// None: a rule of another form.
-    fn parse(body: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let family = Family::from_number(u8_of(body)?)?;
         let mut table = u32::from(*body.get(4)?);
         let action = *body.get(7)?;
@@ -255,7 +255,7 @@ impl Rule {
         })
     }
 
-    fn message(&self) -> RuleMessage {
+    pub(crate) fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = self.family.into();
         message.header.action = if self.nowhere {

@@ -240,7 +240,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&
 }
 
 /// The error number and text in an `NLMSG_ERROR` or `NLMSG_DONE`; None if all went well.
-fn refusal(message: &NetlinkBuffer<&[u8]>) -> Option<(Errno, Option<String>)> {
+pub(crate) fn refusal(message: &NetlinkBuffer<&[u8]>) -> Option<(Errno, Option<String>)> {
     let body = message.payload();
     // An NLMSG_DONE without body is possible, and is no error.
     let code = i32_of(body).filter(|&code| code < 0)?;

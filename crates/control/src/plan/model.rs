@@ -1,4 +1,5 @@
 //! A kernel to make the steps of plans in: for the tests of plan, and for `fuzz`.
+#![expect(clippy::expect_used, reason = "a plan that is wrong ends the run")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
