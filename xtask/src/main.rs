@@ -11,6 +11,7 @@ mod bpf;
 mod ci;
 mod demo;
 mod deps;
+mod fuzz;
 mod lint;
 mod rows;
 mod run;
@@ -31,6 +32,8 @@ usage: cargo xtask VERB
   lint                    format, clippy, rustdoc, crate arrows, differences, no_std, licences
   deps                    which crate may depend on which
   rows                    docs/kernel-differences.md and the tests that name its rows
+  fuzz [TARGET...] [--time SECONDS]
+                          coverage-guided fuzzing of frame, words, netlink, state; 600 s each
   demo                    the HOWTO's worked example on this machine, in namespaces of its own
   vm KERNEL... [--jobs N] [-- FILTER...]
                           the behaviour tests on the driver and on ours, side by side;
@@ -59,6 +62,7 @@ fn verb(args: &[&str]) -> Result<ExitCode> {
         ["lint"] => lint::lint()?,
         ["deps"] => deps::deps()?,
         ["rows"] => rows::rows()?,
+        ["fuzz", rest @ ..] => fuzz::fuzz(&fuzz::Options::parse(rest)?)?,
         ["demo", rest @ ..] => return demo::demo(rest),
         ["vm", rest @ ..] => vm::referee(&vm::Options::parse(rest)?)?,
         ["boot", rest @ ..] => return vm::boot(&vm::Boot::parse(rest)?),
