@@ -15,7 +15,7 @@
 use std::cell::RefCell;
 
 use ipvlan_abi::{DropReason, Flag, Mode, Owner, PortEntry};
-use ipvlan_core::dhcp::{self, Places, identity};
+use ipvlan_core::dhcp::{self, Places};
 use ipvlan_core::frame::{Bytes, ETHERNET};
 use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx};
 
@@ -380,7 +380,7 @@ fn requested(port: &PortEntry, slot: u32, bytes: &mut [u8]) {
     let Ok(places) = dhcp::request(version, &whole(bytes)) else {
         return;
     };
-    let identity = identity(port, slot);
+    let identity = port.dhcp_identity(slot);
     for place in [places.hardware, places.identifier] {
         match bytes.get_mut(place..place + 6) {
             Some(there) if place != 0 => there.copy_from_slice(&identity),
@@ -465,7 +465,7 @@ fn replied(port: &PortEntry, frame: &Bytes<'_>, owner: Owner) {
         let Places { identifier: at, .. } = dhcp::reply(version, port, low.into(), frame);
         if at != 0 {
             let there = frame.bytes.get(at..at + 6);
-            assert_eq!(there, Some(&identity(port, slot)[..]), "not ours");
+            assert_eq!(there, Some(&port.dhcp_identity(slot)[..]), "not ours");
         }
     }
 }
