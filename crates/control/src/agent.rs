@@ -15,8 +15,11 @@
 //!                           └─► any other that matters ─► give ids ─► enter, reconcile, leave ─► poll
 //! ```
 //!
-//! Nobody can keep it from looking at the others: a device is looked at by itself every `PACE` at
-//! most, and between two whole looks there is time for devices.
+//! What happens in one namespace delays the others, but does not stop them. A device is looked at by
+//! itself every `PACE` at most, more rarely the more addresses it has, and those with thousands one at
+//! a time, after the others. Whole looks that events ask for take about half of the time at most
+//! ([`Pace`]), and in the rest there are short ones. The delay is a short look at each device that has changed, or a whole look,
+//! and a whole look takes the longer the more devices, routes and addresses there are.
 //!
 //! Ids first: what happens in a namespace after it got one is heard, and what happened before is
 //! seen by the look that follows.
@@ -56,8 +59,10 @@ const SOON: Duration = Duration::from_millis(50);
 const PACE: Duration = Duration::from_millis(5);
 /// It is left alone for so much longer for each of so many addresses that it has.
 const PORTION: usize = 512;
-/// How long after a whole look there is time for devices alone, at most.
+/// How long after a whole look there is time for devices alone, at most, while whole looks are few.
 const BREATH: Duration = Duration::from_millis(20);
+/// What whole looks may take beyond half of the time, before they are no longer few.
+const CREDIT: Duration = Duration::from_millis(500);
 /// When a whole look follows short ones.
 const RECHECK: Duration = Duration::from_secs(1);
 /// How long a starter waits for its agent.
@@ -108,7 +113,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         rests: BTreeMap::new(),
         slow: BTreeSet::new(),
         recheck: None,
-        not_before: Instant::now(),
+        pace: Pace::new(Instant::now()),
         unseen: 0,
     };
     agent.parents = agent.nl.assign_nsid(home.as_fd())?;
@@ -157,9 +162,40 @@ struct Agent {
     /// When a whole look comes though nothing asks for it.
     recheck: Option<Instant>,
     /// When the next whole look may be, so that devices are looked at in between.
-    not_before: Instant,
+    pace: Pace,
     /// How many devices were not found where their host ends say they are.
     unseen: usize,
+}
+
+/// Lets a single event be followed at once, however long a whole look takes, and keeps whole looks to
+/// half of the time if there is always something to look at.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// When the next whole look may be.
+    not_before: Instant,
+    /// When the last one ended.
+    end: Instant,
+    /// How long whole looks took, less the time in between.
+    debt: Duration,
+}
+
+impl Pace {
+    const fn new(now: Instant) -> Self {
+        Self {
+            not_before: now,
+            end: now,
+            debt: Duration::ZERO,
+        }
+    }
+
+    /// After a whole look.
+    fn looked(&mut self, start: Instant, end: Instant) {
+        let between = start.saturating_duration_since(self.end);
+        let took = end.saturating_duration_since(start);
+        self.debt = self.debt.saturating_sub(between) + took;
+        self.end = end;
+        self.not_before = end + took.min(BREATH).max(self.debt.saturating_sub(CREDIT));
+    }
 }
 
 /// What one look came to.
@@ -225,7 +261,7 @@ impl Agent {
                 self.announcer.due(),
                 quick,
                 self.recheck,
-                whole.then_some(self.not_before),
+                whole.then_some(self.pace.not_before),
             ];
             match self.wait(deadlines.into_iter().flatten().min())? {
                 Wake::Dead => return Ok(Work::Bury),
@@ -242,7 +278,7 @@ impl Agent {
                 // And not again before it.
                 (whole, short) = (true, false);
             }
-            if whole && self.not_before <= now {
+            if whole && self.pace.not_before <= now {
                 self.retry = RETRY;
                 return Ok(Work::Look);
             }
@@ -353,8 +389,7 @@ impl Agent {
             changed.extend(slow);
         }
         let end = Instant::now();
-        // As long again for the devices, if there is always something to look at.
-        self.not_before = end + (end - start).min(BREATH);
+        self.pace.looked(start, end);
         // One that was not found was perhaps on its way to another namespace.
         let devs = self
             .memory
@@ -703,5 +738,46 @@ pub(crate) fn start() -> Result<(), Error> {
             Err(error) => Err(failed(&error)),
         },
         Err(error) => Err(failed(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The delay before the next whole look, after each of `looks` that come as soon as they may.
+    fn storm(took: Duration, looks: usize) -> Vec<Duration> {
+        let mut pace = Pace::new(Instant::now());
+        let delays = (0..looks).map(|_| {
+            let start = pace.not_before;
+            pace.looked(start, start + took);
+            pace.not_before - pace.end
+        });
+        delays.collect()
+    }
+
+    #[test]
+    fn a_single_event_is_followed_at_once_however_long_a_look_takes() {
+        let ms = Duration::from_millis;
+        assert_eq!(storm(ms(3), 1), [ms(3)]);
+        assert_eq!(storm(ms(300), 1), [BREATH]);
+        let mut pace = Pace::new(Instant::now());
+        for _ in 0..100 {
+            let start = pace.end + ms(300);
+            pace.looked(start, start + ms(300));
+            assert_eq!(pace.not_before - pace.end, BREATH, "they are few");
+        }
+    }
+
+    #[test]
+    fn under_a_storm_whole_looks_take_half_of_the_time() {
+        for took in [1, 20, 300, 2000].map(Duration::from_millis) {
+            let delays = storm(took, 100);
+            let rest = &delays[50..];
+            let all: Duration = rest.iter().sum();
+            assert!(all >= took * 50, "{took:?}: {rest:?}");
+            let longest = rest.iter().max().copied();
+            assert!(longest <= Some(took), "{took:?}: not longer than needed");
+        }
     }
 }

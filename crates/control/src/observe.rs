@@ -260,14 +260,13 @@ pub(crate) fn device(
     let Some((link, addresses)) = found else {
         return Ok(dev);
     };
-    if link.is_up() {
-        dev.addresses = addresses;
-    }
+    dev.addresses = addresses;
     dev.link = Some(link);
     Ok(dev)
 }
 
-/// A device and its addresses; `None` when it, or its namespace, went away just now.
+/// A device and its addresses, of which it has none that count while it is down; `None` when it, or
+/// its namespace, went away just now.
 fn look(
     nl: &mut Netlink,
     index: u32,
@@ -281,6 +280,10 @@ fn look(
         Err(error) if gone(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    // Somebody may have given it a hundred thousand, to keep us busy.
+    if !link.is_up() {
+        return Ok(Some((link, BTreeSet::new())));
+    }
     let addresses = match nl.addresses(place, Some(index)) {
         Ok(addresses) => addresses,
         Err(error) if gone(&error) => return Ok(None),
