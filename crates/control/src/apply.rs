@@ -87,8 +87,10 @@ impl<'a> Apply<'a> {
                 table,
                 address,
                 host,
-            } => Ok(self.nl.set_route(*table, *address, *host)?),
-            Step::DropRoute { table, address } => Ok(self.nl.delete_route(*table, *address)?),
+            } => Ok(self.nl.set_route(*table, (*address).into(), Some(*host))?),
+            Step::DropRoute { table, address } => {
+                Ok(self.nl.delete_route(*table, (*address).into())?)
+            }
             Step::AddRule { rule } => Ok(self.nl.add_rule(rule)?),
             Step::DropRule { rule } => Ok(self.nl.delete_rule(rule)?),
             Step::Set { interface, setting } => change_setting(interface, *setting),

@@ -122,7 +122,7 @@ impl Routing {
                 let host = route.hops.first().and_then(|hop| hop.interface);
                 let _: Option<u32> = found
                     .routes
-                    .insert(route.destination.0, host.unwrap_or_default());
+                    .insert(route.destination.addr(), host.unwrap_or_default());
             }
         }
         Ok(found)
@@ -236,7 +236,7 @@ impl Side {
             return Ok(false);
         }
         let entry = nl.route_to(address, self.vrf, true)?;
-        if entry.is_none_or(|entry| entry.destination.1 < SHORTEST) {
+        if entry.is_none_or(|entry| entry.destination.prefix_len() < SHORTEST) {
             return Ok(false);
         }
         let link = nl.link(out, None)?;

@@ -1,10 +1,11 @@
 //! Routes and policy rules of the socket's namespace.
 //!
-//! Only what somebody needs who routes single addresses in a table of his own, and wants to know
-//! next hops: no metrics, no preferred sources, no encapsulation.
+//! Only what somebody needs who routes addresses and prefixes in a table of his own, and wants to
+//! know next hops: no metrics, no preferred sources, no encapsulation.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -32,11 +33,16 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 
+// linux/rtnetlink.h, enum rtn_type
+const RTN_BLACKHOLE: u8 = 6;
+const RTN_THROW: u8 = 9;
+
 // linux/fib_rules.h
 const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
+
 const FR_ACT_TO_TBL: u8 = 1;
 const FR_ACT_BLACKHOLE: u8 = 6;
 
@@ -113,11 +119,12 @@ impl From<Family> for AddressFamily {
 /// A route (`RTM_NEWROUTE`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to: an address, and how many of its leading bits count.
-    pub destination: (IpAddr, u8),
+    /// Where to.
+    pub destination: IpNet,
     /// The table that it is in.
     pub table: u32,
-    /// By which ways; more than one in a multipath route.
+    /// By which ways; more than one in a multipath route, none in one that leads nowhere
+    /// (`throw`, `blackhole` and the like).
     pub hops: Vec<Hop>,
 }
 
@@ -163,22 +170,25 @@ pub struct Rule {
 impl Route {
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let family = Family::from_number(u8_of(body)?)?;
+        let len = *body.get(1)?;
+        // The kernel names an interface (`lo`) for those of IPv6 that lead nowhere.
+        let leads_nowhere = (RTN_BLACKHOLE..=RTN_THROW).contains(body.get(7)?);
         let mut route = Self {
-            destination: (family.nothing(), *body.get(1)?),
+            destination: IpNet::new(family.nothing(), len).ok()?,
             table: u32::from(*body.get(4)?),
             hops: Vec::new(),
         };
         let attrs = body.get(RTMSG_LEN..)?;
         for (kind, value) in attributes(attrs) {
             match kind {
-                RTA_DST => route.destination.0 = family.address(value)?,
+                RTA_DST => route.destination = IpNet::new(family.address(value)?, len).ok()?,
                 RTA_TABLE => route.table = u32_of(value)?,
                 RTA_MULTIPATH => route.hops = hops(family, value),
                 _ => {}
             }
         }
         let single = Hop::parse(family, attrs, None);
-        if single.interface.is_some() {
+        if !leads_nowhere && single.interface.is_some() {
             route.hops.push(single);
         }
         Some(route)
@@ -368,8 +378,8 @@ impl Netlink {
         }
     }
 
-    /// Routes one address to an interface of the socket's namespace, in `table`. One that is there
-    /// is replaced.
+    /// Routes a prefix to an interface of the socket's namespace, in `table`; to none: whoever looks
+    /// into this table goes on with the next rule (`throw`). A route that is there is replaced.
     ///
     /// The route says that the kernel made it (`proto kernel`): programs that manage all routes
     /// they find, such as systemd-networkd, leave those alone.
@@ -377,9 +387,22 @@ impl Netlink {
     /// # Errors
     ///
     /// `ENODEV` without the interface, `ENETDOWN` when it is down.
-    pub fn set_route(&mut self, table: u32, address: IpAddr, interface: u32) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::NewRoute(route(table, address, Some(interface)));
-        let ask = Ask::new("route", address.to_string());
+    pub fn set_route(
+        &mut self,
+        table: u32,
+        prefix: IpNet,
+        interface: Option<u32>,
+    ) -> Result<(), Error> {
+        let mut message = route(table, prefix);
+        message.header.kind = match interface {
+            Some(_) => RouteType::Unicast,
+            None => RouteType::Throw,
+        };
+        message
+            .attributes
+            .extend(interface.map(RouteAttribute::Oif));
+        let message = RouteNetlinkMessage::NewRoute(message);
+        let ask = Ask::new("route", prefix.to_string());
         self.request(ask, message, NLM_F_CREATE | NLM_F_REPLACE, &mut |_, _| {})
     }
 
@@ -388,9 +411,9 @@ impl Netlink {
     /// # Errors
     ///
     /// Only what the kernel or the socket fails at.
-    pub fn delete_route(&mut self, table: u32, address: IpAddr) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelRoute(route(table, address, None));
-        let ask = Ask::new("remove the route to", address.to_string());
+    pub fn delete_route(&mut self, table: u32, prefix: IpNet) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelRoute(route(table, prefix));
+        let ask = Ask::new("remove the route to", prefix.to_string());
         match self.request(ask, message, 0, &mut |_, _| {}) {
             // ESRCH: no route. ENOENT: no table.
             Err(err) if err.is(Errno::ESRCH) || err.is(Errno::ENOENT) => Ok(()),
@@ -450,14 +473,15 @@ impl Netlink {
     }
 }
 
-fn route(table: u32, address: IpAddr, interface: Option<u32>) -> RouteMessage {
-    let family = Family::of(address);
+/// Of any kind.
+fn route(table: u32, prefix: IpNet) -> RouteMessage {
+    let family = Family::of(prefix.addr());
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family.into(),
-        destination_prefix_length: family.bits(),
+        destination_prefix_length: prefix.prefix_len(),
         protocol: RouteProtocol::Kernel,
-        kind: RouteType::Unicast,
+        kind: RouteType::Unspec,
         scope: match family {
             Family::V4 => RouteScope::Link,
             Family::V6 => RouteScope::Universe,
@@ -465,12 +489,9 @@ fn route(table: u32, address: IpAddr, interface: Option<u32>) -> RouteMessage {
         ..RouteHeader::default()
     };
     message.attributes = vec![
-        RouteAttribute::Destination(route_address(address)),
+        RouteAttribute::Destination(route_address(prefix.addr())),
         RouteAttribute::Table(table),
     ];
-    message
-        .attributes
-        .extend(interface.map(RouteAttribute::Oif));
     message
 }
 
@@ -514,7 +535,7 @@ mod tests {
             ],
         );
         let route = Route::parse(&bytes).unwrap();
-        assert_eq!(route.destination, ([10, 0, 0, 0].into(), 24));
+        assert_eq!(route.destination, "10.0.0.0/24".parse().unwrap());
         assert_eq!(route.table, 0x1234_5678, "the header has room for a byte");
         assert_eq!(
             route.hops,

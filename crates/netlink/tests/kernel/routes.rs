@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ipvlan_netlink::{Event, Family, Monitor, Netlink, RouteFilter, Rule};
 use nix::errno::Errno;
 
@@ -17,8 +18,13 @@ fn routes_and_rules_are_made_read_and_removed() {
         let mut nl = Netlink::open().expect("open");
         let v0 = named(&mut nl, "v0").index;
         let table = 0x6970_0001;
-        for (family, text) in [(Family::V4, "10.9.0.1"), (Family::V6, "fd09::1")] {
-            let address: IpAddr = text.parse().expect("an address");
+        for (family, text) in [
+            (Family::V4, "10.9.0.1/32"),
+            (Family::V4, "10.9.0.0/24"),
+            (Family::V6, "fd09::1/128"),
+            (Family::V6, "fd09::/64"),
+        ] {
+            let prefix: IpNet = text.parse().expect("a prefix");
             let filter = RouteFilter {
                 family,
                 table: Some(table),
@@ -26,16 +32,23 @@ fn routes_and_rules_are_made_read_and_removed() {
             };
             assert_eq!(nl.routes(filter).expect("no table, no routes"), []);
             for _ in 0..2 {
-                nl.set_route(table, address, v0).expect("also twice");
+                nl.set_route(table, prefix, Some(v0)).expect("also twice");
             }
             let routes = nl.routes(filter).expect("routes");
-            let bits = if family == Family::V4 { 32 } else { 128 };
             assert_eq!(routes.len(), 1, "{routes:?}");
-            assert_eq!(routes[0].destination, (address, bits));
+            assert_eq!(routes[0].destination, prefix);
             assert_eq!(routes[0].table, table);
             assert_eq!(routes[0].hops[0].interface, Some(v0));
+            // To nowhere, and back.
+            for interface in [None, None, Some(v0), None] {
+                nl.set_route(table, prefix, interface).expect("replaced");
+                let routes = nl.routes(filter).expect("routes");
+                assert_eq!(routes.len(), 1, "{routes:?}");
+                let hop = routes[0].hops.first().and_then(|hop| hop.interface);
+                assert_eq!(hop, interface);
+            }
             for _ in 0..2 {
-                nl.delete_route(table, address).expect("also twice");
+                nl.delete_route(table, prefix).expect("also twice");
             }
             assert_eq!(nl.routes(filter).expect("routes"), []);
 
@@ -116,7 +129,7 @@ fn the_way_to_an_address_is_that_of_what_this_host_sends() {
             let out: Vec<_> = route.hops.iter().map(|hop| hop.interface).collect();
             assert_eq!(out, [Some(v0)], "{address}");
             let entry = way(address, true).expect("an entry");
-            assert_eq!(entry.destination.1, len, "{address}");
+            assert_eq!(entry.destination.prefix_len(), len, "{address}");
         }
         for address in ["10.9.0.8", "fd09::8"] {
             assert_eq!(way(address, false), None, "a route that forbids it");
