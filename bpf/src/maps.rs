@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuHashMap, ProgramArray};
 use ipvlan_abi::{
     ClientEntry, DevEntry, DropKey, GrantKey, MAX_DEVS, MAX_DROPS, MAX_GRANTS, MAX_OWNERS, Owner,
     PortEntry, SENDERS,
@@ -20,6 +20,15 @@ pub(crate) static OWNERS4: HashMap<[u8; 4], Owner> =
 #[map]
 pub(crate) static OWNERS6: HashMap<[u8; 16], Owner> =
     HashMap::with_max_entries(MAX_OWNERS, BPF_F_NO_PREALLOC);
+
+// No trie comes preallocated. As many as there can be prefixes by hand.
+#[map]
+pub(crate) static PREFIXES4: LpmTrie<[u8; 4], Owner> =
+    LpmTrie::with_max_entries(MAX_GRANTS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static PREFIXES6: LpmTrie<[u8; 16], Owner> =
+    LpmTrie::with_max_entries(MAX_GRANTS, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static DEVS: HashMap<u32, DevEntry> =

@@ -21,6 +21,7 @@ use aya_ebpf::helpers::{
     bpf_loop, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
+use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::{
     DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry, ROUTED_MARK,
@@ -30,7 +31,9 @@ use ipvlan_core::dhcp::Places;
 use ipvlan_core::frame::{ETHERNET, SHALLOW, Walk, reach};
 use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, Verdict, admit};
 
-use crate::maps::{CLIENTS, DEVS, DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT, PROGRAMS};
+use crate::maps::{
+    CLIENTS, DEVS, DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT, PREFIXES4, PREFIXES6, PROGRAMS,
+};
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -612,6 +615,22 @@ impl Owners for Tables {
             Some(owner) => *owner,
             None => Owner::NOBODY,
         }
+    }
+
+    #[inline(always)]
+    fn v4_prefix(&self, address: &[u8; 4]) -> Owner {
+        PREFIXES4
+            .get(Key::new(32, *address))
+            .copied()
+            .unwrap_or(Owner::NOBODY)
+    }
+
+    #[inline(always)]
+    fn v6_prefix(&self, address: &[u8; 16]) -> Owner {
+        PREFIXES6
+            .get(Key::new(128, *address))
+            .copied()
+            .unwrap_or(Owner::NOBODY)
     }
 }
 

@@ -62,6 +62,13 @@ impl Table {
         owner
     }
 
+    /// The prefixes are asked about an address that has just been found to have no entry.
+    fn refine(&self, octet: u8) -> Owner {
+        let before = self.said.borrow_mut().pop();
+        assert_eq!(before, Some(Owner::NOBODY), "prefixes come second");
+        self.ask(octet)
+    }
+
     /// How often it was asked since the last call, and what it said.
     fn said(&self) -> Vec<Owner> {
         self.said.take()
@@ -76,6 +83,14 @@ impl Owners for Table {
     fn v6(&self, address: &V6) -> Owner {
         self.ask(address[15])
     }
+
+    fn v4_prefix(&self, address: &V4) -> Owner {
+        self.refine(address[1])
+    }
+
+    fn v6_prefix(&self, address: &V6) -> Owner {
+        self.refine(address[1])
+    }
 }
 
 /// Nobody owns anything.
@@ -87,6 +102,14 @@ impl Owners for Nobody {
     }
 
     fn v6(&self, _: &V6) -> Owner {
+        Owner::NOBODY
+    }
+
+    fn v4_prefix(&self, _: &V4) -> Owner {
+        Owner::NOBODY
+    }
+
+    fn v6_prefix(&self, _: &V6) -> Owner {
         Owner::NOBODY
     }
 }

@@ -7,17 +7,19 @@
 //! refuses to touch the port.
 //!
 //! ```text
-//! map      key                 value        written by       read by
-//! PORT     0                   PortEntry    control plane    both hooks
-//! OWNERS4  IPv4 address        Owner        control plane    both hooks
-//! OWNERS6  IPv6 address        Owner        control plane    both hooks
-//! DEVS     host end's ifindex  DevEntry     control plane    (control plane: what belongs to us)
-//! MEMBERS  slot                ifindex      control plane    both hooks, broadcast only
-//! DROPS    DropKey             count        both hooks       control plane
-//! GRANTS   GrantKey            1            control plane    (control plane: who may own what)
-//! FLOODS   ifindex, lower bits a moment     both hooks       both hooks (not pinned)
-//! CLIENTS  ifindex, lower bits ClientEntry  lease_request    lease_reply (not pinned)
-//! PROGRAMS LEASE_*             a program    control plane    both hooks, DHCP only
+//! map        key                 value        written by       read by
+//! PORT       0                   PortEntry    control plane    both hooks
+//! OWNERS4    IPv4 address        Owner        control plane    both hooks
+//! OWNERS6    IPv6 address        Owner        control plane    both hooks
+//! PREFIXES4  IPv4 prefix         Owner        control plane    both hooks, with PORT_PREFIXES only
+//! PREFIXES6  IPv6 prefix         Owner        control plane    both hooks, with PORT_PREFIXES only
+//! DEVS       host end's ifindex  DevEntry     control plane    (control plane: what belongs to us)
+//! MEMBERS    slot                ifindex      control plane    both hooks, broadcast only
+//! DROPS      DropKey             count        both hooks       control plane
+//! GRANTS     GrantKey            1            control plane    (control plane: what is whose by hand)
+//! FLOODS     ifindex, lower bits a moment     both hooks       both hooks (not pinned)
+//! CLIENTS    ifindex, lower bits ClientEntry  lease_request    lease_reply (not pinned)
+//! PROGRAMS   LEASE_*             a program    control plane    both hooks, DHCP only
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -29,11 +31,11 @@ mod port;
 pub use drop::{DropKey, DropReason};
 pub use mode::{BadFlags, BadMode, Flag, Mode};
 pub use port::{
-    ClientEntry, DEV_READY, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY, OWNER_PARENT, OWNER_PEER,
-    identity_of,
+    ClientEntry, DEV_READY, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY, OWNER_OUTSIDE,
+    OWNER_PARENT, OWNER_PEER, identity_of,
 };
-pub use port::{Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED};
-pub use port::{PORT_SET_TYPE, PortEntry, ROUTED_MARK};
+pub use port::{Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_PREFIXES};
+pub use port::{PORT_ROUTED, PORT_SET_TYPE, PortEntry, ROUTED_MARK};
 
 /// Rises with every change of a map's layout or meaning.
 pub const ABI_VERSION: u32 = 3;
@@ -69,7 +71,8 @@ pub const LEASE_REPLY: u32 = 1;
 /// Pairs of device and reason for which dropped frames are counted.
 pub const MAX_DROPS: u32 = 16_384;
 
-/// Addresses that are granted to the devices of one parent, all together.
+/// Addresses and prefixes that the devices of one parent have by hand, all together; so there can be
+/// as many prefixes of a family.
 pub const MAX_GRANTS: u32 = 16_384;
 
 /// Addresses of one family that the devices of one parent can own together.

@@ -56,6 +56,9 @@ pub const PORT_FORWARD6: u32 = 16;
 /// The host checks sources (`rp_filter` of all interfaces), so what it takes over from a device in
 /// l3s carries [`ROUTED_MARK`], by which the check finds the way back.
 pub const PORT_MARK: u32 = 32;
+/// Some device has a prefix by hand: an address that has no owner of its own is looked for among the
+/// prefixes. Without it nobody pays for that.
+pub const PORT_PREFIXES: u32 = 64;
 
 /// See [`PORT_MARK`]. A bit that others leave alone: kube-proxy has 0x4000 and 0x8000, Cilium
 /// 0x0f00, Tailscale 0xff0000, Calico counts upwards from 0x10000.
@@ -101,13 +104,14 @@ impl PortEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Owner {
-    /// The owner's host end, or the parent. 0 for [`OWNER_NOBODY`].
+    /// The owner's host end; the parent for [`OWNER_PARENT`] and [`OWNER_OUTSIDE`]. 0 for
+    /// [`OWNER_NOBODY`].
     pub ifindex: u32,
     /// One of the `OWNER_*`.
     pub kind: u32,
 }
 
-/// No device owns it.
+/// There is no entry: no device owns it.
 pub const OWNER_NOBODY: u32 = 0;
 /// A device in another namespace than the parent: `bpf_redirect_peer` takes the frame there.
 pub const OWNER_PEER: u32 = 1;
@@ -116,6 +120,8 @@ pub const OWNER_PEER: u32 = 1;
 pub const OWNER_HERE: u32 = 2;
 /// The parent's own namespace. No device can take such an address away.
 pub const OWNER_PARENT: u32 = 3;
+/// Somebody beyond the parent, a next router, although a device has the prefix around it.
+pub const OWNER_OUTSIDE: u32 = 4;
 
 const _: () = assert!(size_of::<Owner>() == 8);
 
@@ -132,15 +138,17 @@ impl Owner {
     }
 }
 
-/// An address that a device may own whoever else has it, because the administrator said so. A key
-/// of the map `GRANTS`, whose values say nothing.
+/// An address or a prefix that is a device's because the administrator said so. A key of the map
+/// `GRANTS`, whose values say nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct GrantKey {
     /// The device's slot: it stays the same when the parent goes to another namespace.
     pub slot: u32,
     /// 4 or 6.
-    pub family: u32,
+    pub family: u16,
+    /// How many leading bits of the address count: 1 to 32 or 128. The others are 0.
+    pub len: u16,
     /// The address; one of IPv4 is in the first four bytes, and the others are 0.
     pub address: [u8; 16],
 }
@@ -148,31 +156,36 @@ pub struct GrantKey {
 const _: () = assert!(size_of::<GrantKey>() == 24);
 
 impl GrantKey {
-    /// The key of this address of this device.
-    pub const fn new(slot: u32, address: IpAddr) -> Self {
+    /// The key of this prefix of this device.
+    pub const fn new(slot: u32, address: IpAddr, len: u8) -> Self {
+        let len = len as u16;
         match address {
             IpAddr::V4(address) => {
                 let [a, b, c, d] = address.octets();
                 Self {
                     slot,
                     family: 4,
+                    len,
                     address: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 }
             }
             IpAddr::V6(address) => Self {
                 slot,
                 family: 6,
+                len,
                 address: address.octets(),
             },
         }
     }
 
-    /// The address.
-    pub const fn address(&self) -> IpAddr {
-        match (self.family, self.address) {
+    /// The address, and how many leading bits of it count.
+    pub const fn prefix(&self) -> (IpAddr, u8) {
+        let address = match (self.family, self.address) {
             (4, [a, b, c, d, ..]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
             (_, octets) => IpAddr::V6(Ipv6Addr::from_octets(octets)),
-        }
+        };
+        let [len, _] = self.len.to_le_bytes();
+        (address, len)
     }
 }
 
@@ -212,13 +225,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_granted_address_is_read_back() {
-        for address in ["10.1.0.254", "0.0.0.0", "fd00::1", "::ffff:10.1.0.254"] {
+    fn a_prefix_by_hand_is_read_back() {
+        for (address, len) in [
+            ("10.1.0.254", 32),
+            ("128.0.0.0", 1),
+            ("fd00::1", 128),
+            ("::ffff:10.1.0.0", 120),
+        ] {
             let address = address.parse().unwrap();
-            assert_eq!(GrantKey::new(7, address).address(), address);
+            assert_eq!(GrantKey::new(7, address, len).prefix(), (address, len));
         }
         let (four, six) = ("10.1.0.254", "a01:fe::");
-        let keys = [four, six].map(|address| GrantKey::new(7, address.parse().unwrap()));
+        let keys = [four, six].map(|address| GrantKey::new(7, address.parse().unwrap(), 32));
         assert_ne!(keys[0], keys[1]);
     }
 
@@ -229,6 +247,13 @@ mod tests {
             !Owner {
                 ifindex: 3,
                 kind: OWNER_PARENT
+            }
+            .is_device()
+        );
+        assert!(
+            !Owner {
+                ifindex: 3,
+                kind: OWNER_OUTSIDE
             }
             .is_device()
         );

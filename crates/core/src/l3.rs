@@ -4,18 +4,45 @@
 //! addresses as their packet, so they need no state. A header that contradicts itself has no key,
 //! and so no owner.
 //!
+//! An address of its own goes before a prefix around it, and a longer prefix before a shorter one. The
+//! host's own addresses and next routers have entries of their own, so no prefix swallows them.
+//!
 //! Kernel: `ipvlan_get_L3_hdr()`, `ipvlan_addr_lookup()`.
 
-use ipvlan_abi::Owner;
+use ipvlan_abi::{OWNER_NOBODY, Owner, PORT_PREFIXES, PortEntry};
 
 use crate::frame::{ETHERNET, ETHERNET_BYTES, Frame, IPV4, IPV6};
 
 /// Who owns an address.
 pub trait Owners {
-    /// Of an IPv4 address; [`Owner::NOBODY`] when it is nobody's.
+    /// Of an IPv4 address; [`Owner::NOBODY`] when it has no entry of its own.
     fn v4(&self, address: &[u8; 4]) -> Owner;
     /// Of an IPv6 address.
     fn v6(&self, address: &[u8; 16]) -> Owner;
+    /// Of the longest prefix around an IPv4 address; [`Owner::NOBODY`] when there is none.
+    fn v4_prefix(&self, address: &[u8; 4]) -> Owner;
+    /// Of the longest prefix around an IPv6 address.
+    fn v6_prefix(&self, address: &[u8; 16]) -> Owner;
+}
+
+/// Whose an IPv4 address is.
+#[inline(always)]
+pub(crate) fn v4_owner<O: Owners>(port: &PortEntry, address: &[u8; 4], owners: &O) -> Owner {
+    let owner = owners.v4(address);
+    if owner.kind == OWNER_NOBODY && port.bits & PORT_PREFIXES != 0 {
+        return owners.v4_prefix(address);
+    }
+    owner
+}
+
+/// Whose an IPv6 address is.
+#[inline(always)]
+pub(crate) fn v6_owner<O: Owners>(port: &PortEntry, address: &[u8; 16], owners: &O) -> Owner {
+    let owner = owners.v6(address);
+    if owner.kind == OWNER_NOBODY && port.bits & PORT_PREFIXES != 0 {
+        return owners.v6_prefix(address);
+    }
+    owner
 }
 
 /// ARP over Ethernet and IPv4 is 28 bytes; read as two pieces, since the verifier wants a frame
@@ -54,17 +81,18 @@ pub(crate) fn v6_destination<F: Frame>(frame: &F) -> Option<&[u8; 16]> {
 /// Owner of the address that an IP packet of this EtherType goes to.
 #[inline(always)]
 pub(crate) fn destination_owner<F: Frame, O: Owners>(
+    port: &PortEntry,
     frame: &F,
     ethertype: u16,
     owners: &O,
 ) -> Owner {
     match ethertype {
         IPV4 => match v4_destination(frame) {
-            Some(address) => owners.v4(address),
+            Some(address) => v4_owner(port, address, owners),
             None => Owner::NOBODY,
         },
         IPV6 => match v6_destination(frame) {
-            Some(address) => owners.v6(address),
+            Some(address) => v6_owner(port, address, owners),
             None => Owner::NOBODY,
         },
         _ => Owner::NOBODY,

@@ -33,7 +33,7 @@ use ipvlan_abi::{Mode, Owner, PortEntry};
 
 use crate::dhcp::{self, Addressee, Role};
 use crate::frame::{ARP, Ethernet, Frame, IPV4, IPV6, MAC_CONTROL, Mac, VLAN, VLAN_SERVICE};
-use crate::l3::{Arp, Owners, destination_owner};
+use crate::l3::{Arp, Owners, destination_owner, v4_owner, v6_owner};
 use crate::nd::{is_from_nobody, solicited};
 use crate::verdict::Verdict;
 
@@ -57,19 +57,19 @@ pub fn rx<F: Frame, O: Owners>(port: &PortEntry, frame: &F, owners: &O) -> Verdi
             Some(arp) if arp.answers_a_probe() && ethernet.source != Mac::of(&port.mac) => {
                 Verdict::FLOOD
             }
-            Some(arp) => deliver_or_pass(owners.v4(arp.target)),
+            Some(arp) => deliver_or_pass(v4_owner(port, arp.target, owners)),
             None => Verdict::PASS,
         },
-        Mode::L2 => match destination_owner(frame, ethernet.ethertype, owners) {
+        Mode::L2 => match destination_owner(port, frame, ethernet.ethertype, owners) {
             owner if owner.is_device() => rx_own(port, ethernet, frame, owner),
             // Access points and bridges send some multicast to each station by unicast.
             Owner::NOBODY if ethernet.ethertype == IPV6 => match solicited(frame) {
                 0 => Verdict::PASS,
-                target => deliver_or_pass(owners.v6(&target.to_le_bytes())),
+                target => deliver_or_pass(v6_owner(port, &target.to_le_bytes(), owners)),
             },
             owner => deliver_or_pass(owner),
         },
-        Mode::L3 => deliver_or_pass(destination_owner(frame, ethernet.ethertype, owners)),
+        Mode::L3 => deliver_or_pass(destination_owner(port, frame, ethernet.ethertype, owners)),
     }
 }
 
@@ -103,7 +103,7 @@ fn rx_group<F: Frame, O: Owners>(
     match ethernet.ethertype {
         VLAN | VLAN_SERVICE | MAC_CONTROL => Verdict::PASS,
         ARP => match Arp::of(frame) {
-            Some(arp) if arp.is_question() => match owners.v4(arp.target) {
+            Some(arp) if arp.is_question() => match v4_owner(port, arp.target, owners) {
                 Owner::NOBODY if arp.is_from_nobody() => Verdict::FLOOD,
                 owner => deliver_or_pass(owner),
             },
@@ -119,7 +119,7 @@ fn rx_group<F: Frame, O: Owners>(
         },
         IPV6 => match solicited(frame) {
             0 => Verdict::FLOOD,
-            target => match owners.v6(&target.to_le_bytes()) {
+            target => match v6_owner(port, &target.to_le_bytes(), owners) {
                 Owner::NOBODY if is_from_nobody(frame) => Verdict::FLOOD,
                 owner => deliver_or_pass(owner),
             },

@@ -38,7 +38,8 @@ use crate::frame::{
     RARP, VLAN, VLAN_OLD, VLAN_SERVICE,
 };
 use crate::l3::{
-    ARP_BYTES, ARP_SENDER_MAC, Arp, Owners, destination_owner, v4_destination, v6_destination,
+    ARP_BYTES, ARP_SENDER_MAC, Arp, Owners, destination_owner, v4_destination, v4_owner,
+    v6_destination, v6_owner,
 };
 use crate::nd;
 use crate::verdict::{Action, Fix, Verdict};
@@ -161,10 +162,10 @@ fn tx_own<F: Frame, O: Owners>(
             Some(arp) if arp.answers_a_probe() && matches!(flag, Flag::Bridge) => {
                 return send(port, frame, Verdict::FLOOD);
             }
-            Some(arp) => owners.v4(arp.target),
+            Some(arp) => v4_owner(port, arp.target, owners),
             None => return Verdict::PARENT,
         },
-        ethertype => destination_owner(frame, ethertype, owners),
+        ethertype => destination_owner(port, frame, ethertype, owners),
     };
     if !owner.is_device() {
         return Verdict::PARENT;
@@ -194,7 +195,7 @@ fn tx_group<F: Frame, O: Owners>(
     // its sender already counts as the owner.
     let asked = match ethernet.ethertype {
         ARP => match Arp::of(frame) {
-            Some(arp) if arp.is_question() => match owners.v4(arp.target) {
+            Some(arp) if arp.is_question() => match v4_owner(port, arp.target, owners) {
                 owner if is_open(owner, sender) && arp.is_from_nobody() => {
                     return send(port, frame, Verdict::FLOOD);
                 }
@@ -204,7 +205,7 @@ fn tx_group<F: Frame, O: Owners>(
         },
         IPV6 => match nd::solicited(frame) {
             0 => return send(port, frame, Verdict::FLOOD),
-            target => match owners.v6(&target.to_le_bytes()) {
+            target => match v6_owner(port, &target.to_le_bytes(), owners) {
                 owner if is_open(owner, sender) && nd::is_from_nobody(frame) => {
                     return send(port, frame, Verdict::FLOOD);
                 }
@@ -242,7 +243,7 @@ fn tx_l3<F: Frame, O: Owners>(
             Some([127, ..] | [0, 0, 0, 0]) | None => {
                 return Verdict::drop(DropReason::IpMalformed);
             }
-            Some(address) => owners.v4(address),
+            Some(address) => v4_owner(port, address, owners),
         },
         IPV6 => match v6_destination(frame) {
             Some([0xff, ..]) => return Verdict::drop(DropReason::Group),
@@ -253,7 +254,7 @@ fn tx_l3<F: Frame, O: Owners>(
             // With a link-layer option in it, and by a route, it would say to the LAN what ARP may
             // not say here either.
             Some(address) => match nd::is_nd(frame) {
-                Ok(false) => owners.v6(address),
+                Ok(false) => v6_owner(port, address, owners),
                 Ok(true) => return Verdict::drop(DropReason::NotIp),
                 Err(reason) => return Verdict::drop(reason),
             },

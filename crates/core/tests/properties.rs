@@ -5,7 +5,7 @@ mod frames;
 use std::cell::RefCell;
 
 use frames::*;
-use ipvlan_abi::{DropReason, Flag, Mode, Owner, PORT_ROUTED, PortEntry};
+use ipvlan_abi::{DropReason, Flag, Mode, Owner, PORT_PREFIXES, PORT_ROUTED, PortEntry};
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx};
 use proptest::prelude::*;
@@ -19,6 +19,14 @@ impl Owners for Nobody {
     }
 
     fn v6(&self, _: &V6) -> Owner {
+        Owner::NOBODY
+    }
+
+    fn v4_prefix(&self, _: &V4) -> Owner {
+        Owner::NOBODY
+    }
+
+    fn v6_prefix(&self, _: &V6) -> Owner {
         Owner::NOBODY
     }
 }
@@ -36,6 +44,24 @@ impl Owners for Recorded {
 
     fn v6(&self, address: &V6) -> Owner {
         let owner = Table.v6(address);
+        self.0.borrow_mut().push(owner);
+        owner
+    }
+
+    fn v4_prefix(&self, address: &V4) -> Owner {
+        self.refine(Table.v4_prefix(address))
+    }
+
+    fn v6_prefix(&self, address: &V6) -> Owner {
+        self.refine(Table.v6_prefix(address))
+    }
+}
+
+impl Recorded {
+    /// The prefixes are asked about an address that has just been found to have no entry.
+    fn refine(&self, owner: Owner) -> Owner {
+        let before = self.0.borrow_mut().pop();
+        assert_eq!(before, Some(Owner::NOBODY), "prefixes come second");
         self.0.borrow_mut().push(owner);
         owner
     }
@@ -81,6 +107,9 @@ fn address4() -> impl Strategy<Value = V4> {
         Just(SIBLING4),
         Just(HERE4),
         Just(LAN4),
+        Just(BEHIND_SIBLING4),
+        Just(BEHIND_HERE4),
+        Just(ROUTER4),
         Just([0; 4]),
         Just([255; 4]),
         Just([224, 0, 0, 251]),
@@ -95,6 +124,9 @@ fn address6() -> impl Strategy<Value = V6> {
         Just(SIBLING6),
         Just(HERE6),
         Just(LAN6),
+        Just(BEHIND_SIBLING6),
+        Just(BEHIND_HERE6),
+        Just(ROUTER6),
         Just([0; 16]),
         Just(ALL_NODES6),
         any::<V6>(),
@@ -333,7 +365,11 @@ fn any_port() -> impl Strategy<Value = PortEntry> {
     let mtu = prop_oneof![4 => Just(1500u32), 1 => any::<u32>()];
     let mode = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
     let flag = prop_oneof![8 => 0u8..3, 1 => any::<u8>()];
-    let bits = prop_oneof![4 => Just(PORT_ROUTED), 1 => any::<u32>()];
+    let bits = prop_oneof![
+        3 => Just(PORT_ROUTED),
+        3 => Just(PORT_ROUTED | PORT_PREFIXES),
+        1 => any::<u32>()
+    ];
     (mtu, mode, flag, bits).prop_map(|(mtu, mode, flag, bits)| PortEntry {
         mtu,
         mode,
@@ -557,7 +593,7 @@ fn the_frames_of_these_tests_reach_every_decision() {
     let (strategy, ports) = (sample(), any_port());
     let mut reasons = BTreeSet::new();
     let mut actions = BTreeSet::new();
-    for _ in 0..10_000 {
+    for _ in 0..25_000 {
         let sample = strategy.new_tree(&mut runner).unwrap().current();
         let port = ports.new_tree(&mut runner).unwrap().current();
         let verdict = tx(&port, SENDER, &sample.frame(), &Table);

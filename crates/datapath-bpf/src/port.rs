@@ -288,7 +288,7 @@ impl Port {
         let mut all: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
         for item in self.grants.iter() {
             let (key, _) = item.map_err(|source| map("read", "grants", source))?;
-            let _: bool = all.entry(key.0.slot).or_default().insert(key.0.address());
+            let _: bool = all.entry(key.0.slot).or_default().insert(key.0.prefix().0);
         }
         Ok(all)
     }
@@ -300,14 +300,13 @@ impl Port {
     /// `E2BIG` when the table is full.
     pub fn set_grant(&mut self, slot: u32, address: IpAddr) -> Result<(), Error> {
         self.grants
-            .insert(Raw(GrantKey::new(slot, address)), 1, 0)
+            .insert(grant_key(slot, address), 1, 0)
             .map_err(|source| map("write", "grants", source))
     }
 
     /// Takes that back; fine when it may not.
     pub fn remove_grant(&mut self, slot: u32, address: IpAddr) -> Result<(), Error> {
-        let key = Raw(GrantKey::new(slot, address));
-        gone(self.grants.remove(&key), "grants")
+        gone(self.grants.remove(&grant_key(slot, address)), "grants")
     }
 
     /// Who hears a broadcast: the host end in each slot below `count`, 0 where a slot is free. There
@@ -407,6 +406,11 @@ const MAPS: [(&str, &str); 8] = [
     // Pinned, or the programs in it would go with the process that put them there.
     ("programs", "PROGRAMS"),
 ];
+
+fn grant_key(slot: u32, address: IpAddr) -> Raw<GrantKey> {
+    let len = if address.is_ipv4() { 32 } else { 128 };
+    Raw(GrantKey::new(slot, address, len))
+}
 
 /// `bpf_loop`, the youngest of the helpers that the programs call.
 const OLDEST: (u8, u8) = (5, 17);

@@ -79,6 +79,14 @@ impl Owners for Table {
             .find(|(a, _)| *a == address)
             .map_or(Owner::NOBODY, |(_, o)| o)
     }
+
+    fn v4_prefix(&self, _: &[u8; 4]) -> Owner {
+        Owner::NOBODY
+    }
+
+    fn v6_prefix(&self, _: &[u8; 16]) -> Owner {
+        Owner::NOBODY
+    }
 }
 
 /// A source of choices that can be had again: splitmix64.

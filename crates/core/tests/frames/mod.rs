@@ -2,15 +2,16 @@
 //!
 //! The cast: a parent, a device that sends, a sibling in another namespace, a sibling that was not
 //! moved yet, a host on the LAN. Each has an IPv4 and an IPv6 address; a MAC address of their own
-//! have the parent and the LAN only.
+//! have the parent and the LAN only. On a port with prefixes, what is around the LAN's address is the
+//! sibling's, and of that a part belongs to the one that was not moved yet.
 #![allow(
     dead_code,
     reason = "compiled into each test file; none of them needs all of it"
 )]
 
 use ipvlan_abi::{
-    ABI_VERSION, DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ROUTED,
-    PortEntry, identity_of,
+    ABI_VERSION, DropReason, Flag, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER,
+    Owner, PORT_PREFIXES, PORT_ROUTED, PortEntry, identity_of,
 };
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, Fix, Owners, Verdict, rx, tx};
@@ -39,16 +40,30 @@ pub(crate) const SENDER4: V4 = [10, 0, 0, 11];
 pub(crate) const SIBLING4: V4 = [10, 0, 0, 12];
 pub(crate) const HERE4: V4 = [10, 0, 0, 13];
 pub(crate) const LAN4: V4 = [10, 0, 0, 254];
+/// In 10.9.0.0/16, the sibling's.
+pub(crate) const BEHIND_SIBLING4: V4 = [10, 9, 0, 77];
+/// In 10.9.1.0/24, of the one that is here.
+pub(crate) const BEHIND_HERE4: V4 = [10, 9, 1, 77];
+/// A router in the sibling's prefix.
+pub(crate) const ROUTER4: V4 = [10, 9, 0, 254];
 
 pub(crate) const PARENT6: V6 = v6(1);
 pub(crate) const SENDER6: V6 = v6(11);
 pub(crate) const SIBLING6: V6 = v6(12);
 pub(crate) const HERE6: V6 = v6(13);
 pub(crate) const LAN6: V6 = v6(254);
+/// As those of IPv4, in fd09::/32 and fd09:0:1::/48.
+pub(crate) const BEHIND_SIBLING6: V6 = behind(0, 77);
+pub(crate) const BEHIND_HERE6: V6 = behind(1, 77);
+pub(crate) const ROUTER6: V6 = behind(0, 254);
 pub(crate) const ALL_NODES6: V6 = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 const fn v6(last: u8) -> V6 {
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
+}
+
+const fn behind(net: u8, last: u8) -> V6 {
+    [0xfd, 9, 0, 0, 0, net, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
 }
 
 pub(crate) const IPV4: u16 = 0x0800;
@@ -78,6 +93,7 @@ impl Owners for Table {
             SENDER4 => owner(SENDER),
             SIBLING4 => owner(SIBLING),
             HERE4 => owner(HERE),
+            ROUTER4 => ROUTER,
             _ => Owner::NOBODY,
         }
     }
@@ -88,10 +104,32 @@ impl Owners for Table {
             SENDER6 => owner(SENDER),
             SIBLING6 => owner(SIBLING),
             HERE6 => owner(HERE),
+            ROUTER6 => ROUTER,
+            _ => Owner::NOBODY,
+        }
+    }
+
+    fn v4_prefix(&self, address: &V4) -> Owner {
+        match *address {
+            [10, 9, 1, _] => owner(HERE),
+            [10, 9, ..] => owner(SIBLING),
+            _ => Owner::NOBODY,
+        }
+    }
+
+    fn v6_prefix(&self, address: &V6) -> Owner {
+        match *address {
+            [0xfd, 9, 0, 0, 0, 1, ..] => owner(HERE),
+            [0xfd, 9, 0, 0, ..] => owner(SIBLING),
             _ => Owner::NOBODY,
         }
     }
 }
+
+const ROUTER: Owner = Owner {
+    ifindex: PARENT,
+    kind: OWNER_OUTSIDE,
+};
 
 pub(crate) fn owner(ifindex: u32) -> Owner {
     let kind = match ifindex {
@@ -149,6 +187,14 @@ pub(crate) fn port(mode: Mode, flag: Flag) -> PortEntry {
         flag: flag as u8,
         bits: PORT_ROUTED,
         identity: identity_of(OWN),
+    }
+}
+
+/// The same where some device has a prefix.
+pub(crate) fn port_with_prefixes(mode: Mode, flag: Flag) -> PortEntry {
+    PortEntry {
+        bits: PORT_ROUTED | PORT_PREFIXES,
+        ..port(mode, flag)
     }
 }
 
