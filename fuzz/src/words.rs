@@ -67,13 +67,13 @@ fn plain(invocation: &Invocation) -> Vec<String> {
         }
         Command::Addr(command) => {
             words.push("address".into());
-            let (verb, name, address) = match command {
-                addr::Command::Add(grant) => ("add", Some(&grant.name), Some(grant.address)),
-                addr::Command::Del(grant) => ("delete", Some(&grant.name), Some(grant.address)),
+            let (verb, name, prefix) = match command {
+                addr::Command::Add(grant) => ("add", Some(&grant.name), Some(grant.prefix)),
+                addr::Command::Del(grant) => ("delete", Some(&grant.name), Some(grant.prefix)),
                 addr::Command::Show(show) => ("show", show.name.as_ref(), None),
             };
             words.push(verb.into());
-            pair(&mut words, "local", address);
+            pair(&mut words, "local", prefix);
             pair(&mut words, "dev", name);
         }
     }

@@ -120,20 +120,23 @@ impl<'a> Wire<'a> {
         &found.unwrap_or_else(|| panic!("no ear at {name}")).1
     }
 
-    /// The test fails unless what `from` says to an address is for this one.
-    #[track_caller]
-    pub fn is_said(&self, from: &str, to: &str, name: &str) {
+    /// Whether this one hears what `from` says to an address, once.
+    pub fn says(&self, from: &str, to: &str, name: &str) -> bool {
         // The ears are of IPv6, and hear IPv4 as well.
         let address = match to.parse().expect("an address") {
             IpAddr::V4(to) => IpAddr::V6(to.to_ipv6_mapped()),
             IpAddr::V6(to) => IpAddr::V6(to),
         };
         let word = format!("{from} to {to}").into_bytes();
-        let heard = eventually(PATIENCE, || {
-            self.ear(from).say(address, 0, &word);
-            let patience = Duration::from_millis(200);
-            self.ear(name).hears(&word, patience).is_some()
-        });
+        self.ear(from).say(address, 0, &word);
+        let patience = Duration::from_millis(200);
+        self.ear(name).hears(&word, patience).is_some()
+    }
+
+    /// The test fails unless what `from` says to an address is for this one.
+    #[track_caller]
+    pub fn is_said(&self, from: &str, to: &str, name: &str) {
+        let heard = eventually(PATIENCE, || self.says(from, to, name));
         let mode = self.net.mode;
         assert!(heard, "{mode}: what {from} says to {to} is for {name}");
     }

@@ -185,6 +185,13 @@ fn what_is_elsewhere_in_a_namespace_stays_the_hosts() {
         for address in ["10.1.0.78", "fd00::78", "10.1.0.79"] {
             wire.is_for_nobody(address);
         }
+        if differs("by-hand", true, false) {
+            for address in ["10.1.0.78", "fd00::78"] {
+                let line = format!("addr add {address} dev ipvl0");
+                net.ipvlan(&line).expect_quiet();
+                wire.is_for(address, "ipvl0");
+            }
+        }
         wire.is_for(&net.dev(0).v4.to_string(), "ipvl0");
     }
 }

@@ -1,5 +1,5 @@
-//! Addresses that a device gets by name only: `ipvlan addr`. The driver has nothing like it, so this
-//! file is for ours alone.
+//! What a device has by hand: `ipvlan addr`. The driver has nothing like it, so this file is for ours
+//! alone. What is behind a device, and prefixes: `prefixes.rs`.
 
 #![expect(
     clippy::expect_used,
@@ -34,11 +34,14 @@ fn the_hosts_own_address_may_be_granted_by_name() {
         for (address, len) in [("10.1.0.50", 32), ("fd00::50", 128)] {
             net.host.sh(&format!("ip addr add {address}/{len} dev lo"));
             let ns = &net.dev(1).ns;
-            // The order does not matter: said before the device has it, and while it has it.
+            wire.is_for(address, "host");
+            // It is the device's whether it has it or not.
             net.ipvlan(&format!("addr add {address} dev ipvl1"))
                 .expect_quiet();
-            assert_eq!(shown(&net, "ipvl1", address), Some([false, false, true]));
-            wire.is_for(address, "host");
+            assert_eq!(shown(&net, "ipvl1", address), Some([true, false, true]));
+            if mode != Mode::L3s {
+                wire.is_for_nobody(address);
+            }
             ns.sh(&format!("ip addr add {address}/{len} dev ipvl1 nodad"));
             if mode == Mode::L3s {
                 // What the host itself has is for the host before any route is asked.
@@ -56,6 +59,8 @@ fn the_hosts_own_address_may_be_granted_by_name() {
             // Down, it has no more than any other that is down.
             ns.sh("ip link set ipvl1 down");
             wire.is_for(address, "host");
+            let granted = || shown(&net, "ipvl1", address) == Some([false, false, true]);
+            assert!(eventually(PATIENCE, granted));
             ns.sh("ip link set ipvl1 up");
             if address.contains(':') {
                 ns.sh(&format!("ip addr add {address}/{len} dev ipvl1 nodad"));
@@ -78,12 +83,13 @@ fn what_was_granted_goes_with_the_device_and_nothing_else_takes_it() {
     let net = Net::new(Mode::L2).devices(2).build();
     net.ipvlan("addr add 10.1.0.1 dev ipvl0").expect_quiet();
     net.ipvlan("addr add fd00::1 dev ipvl0").expect_quiet();
+    net.ipvlan("addr add 10.9.0.0/16 dev ipvl0").expect_quiet();
     net.ipvlan("link set eth0 type ipvlan mode l3 private")
         .expect_quiet();
     net.dev(0).ns.sh("ip link set ipvl0 name other");
-    for address in ["10.1.0.1", "fd00::1"] {
+    for address in ["10.1.0.1", "fd00::1", "10.9.0.0"] {
         let found = shown(&net, "other", address);
-        assert_eq!(found, Some([false, false, true]), "by another name");
+        assert_eq!(found, Some([true, false, true]), "by another name");
     }
     net.dev(0).ns.sh("ip link del other");
     let gone = || net.shown().as_array().is_some_and(|all| all.len() == 1);
@@ -101,8 +107,9 @@ fn what_was_granted_goes_with_the_device_and_nothing_else_takes_it() {
     };
     assert!(eventually(PATIENCE, next), "{}", net.shown());
     for device in ["ipvl1", "ipvl2"] {
-        assert_eq!(shown(&net, device, "10.1.0.1"), None);
-        assert_eq!(shown(&net, device, "fd00::1"), None);
+        for address in ["10.1.0.1", "fd00::1", "10.9.0.0"] {
+            assert_eq!(shown(&net, device, address), None);
+        }
     }
 }
 
@@ -153,10 +160,37 @@ fn only_devices_that_can_be_told_apart_are_granted_something() {
         "RTNETLINK answers: File exists",
     );
     fails(
-        &net.ipvlan("addr add 10.1.0.0/24 dev ipvl0"),
+        &net.ipvlan("addr add 10.1.0.1/24 dev ipvl0"),
         255,
-        "only single addresses",
+        "Invalid prefix for given prefix length",
     );
+    // The same twice is nobody's, whoever has it; another length is another prefix.
+    fails(
+        &net.ipvlan("addr add 10.1.0.1 dev ipvl1"),
+        2,
+        "Error: 10.1.0.1 was given to \"ipvl0\" by hand; take it from there first.",
+    );
+    for prefix in ["10.9.0.0/24", "fd09::/64"] {
+        let line = format!("addr add {prefix} dev");
+        net.ipvlan(&format!("{line} ipvl1")).expect_quiet();
+        fails(
+            &net.ipvlan(&format!("{line} ipvl1")),
+            2,
+            "RTNETLINK answers: File exists",
+        );
+        fails(
+            &net.ipvlan(&format!("{line} ipvl0")),
+            2,
+            &format!("Error: {prefix} was given to \"ipvl1\" by hand; take it from there first."),
+        );
+        fails(
+            &net.ipvlan(&format!("addr del {prefix} dev ipvl0")),
+            2,
+            "RTNETLINK answers: Cannot assign requested address",
+        );
+    }
+    net.ipvlan("addr add 10.9.0.0/25 dev ipvl0").expect_quiet();
+    net.ipvlan("addr add 10.9.0.0/16 dev ipvl0").expect_quiet();
     net.dev(1).ns.sh("ip link set ipvl1 name ipvl0");
     fails(
         &net.ipvlan("addr add 10.1.0.2 dev ipvl0"),
@@ -169,10 +203,10 @@ fn only_devices_that_can_be_told_apart_are_granted_something() {
         .run(inside, "addr add 10.1.0.2 dev ipvl0")
         .expect_quiet();
     let text = net.program().run(inside, "addr show").expect();
-    assert!(text.contains("inet 10.1.0.2 granted"), "{text}");
+    assert!(text.contains("inet 10.1.0.2 owned granted"), "{text}");
     let text = net.ipvlan("addr show").expect();
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.contains(&"    inet 10.1.0.1 granted"), "{text}");
+    assert!(lines.contains(&"    inet 10.1.0.1 owned granted"), "{text}");
     assert!(lines.contains(&"    inet 10.1.0.10 owned"), "{text}");
     let path = format!("-n {} addr del 10.1.0.2 dev ipvl0", inside.name());
     net.ipvlan(&path).expect_quiet();

@@ -402,6 +402,51 @@ fn what_was_half_made_goes_when_its_namespace_is_dead() {
     eprintln!("never killed at that moment: nothing was tested");
 }
 
+/// Whether the first device has this prefix by hand, owns it, and is routed to for it.
+fn by_hand(net: &Net, prefix: &str) -> [bool; 3] {
+    let text = net.ipvlan("addr show dev ipvl0").expect();
+    let words = text.lines().find(|line| line.contains(prefix));
+    let routes = net.host.read("ip route show table all");
+    [
+        words.is_some_and(|words| words.ends_with(" granted")),
+        words.is_some_and(|words| words.contains(" owned ")),
+        routes.contains(prefix),
+    ]
+}
+
+#[test]
+fn what_a_killed_call_began_to_give_or_to_take_the_next_one_brings_to_an_end() {
+    // There most follows from it.
+    let net = Net::new(Mode::L3s).devices(2).build();
+    for agent in net.agents() {
+        kill_hard(agent);
+    }
+    let mut dice = Dice::new();
+    let (mut halves, mut wholes) = (0, [0, 0]);
+    for round in 0..60 {
+        let verb = dice.pick(&["add", "del"]);
+        let line = format!("addr {verb} 10.9.0.0/24 dev ipvl0");
+        kill_after(&net, &line, dice.roll(20_000));
+        let left = by_hand(&net, "10.9.0.0/24");
+        halves += u32::from(left != [left[0]; 3]);
+        // About something else.
+        for verb in ["add", "del"] {
+            net.ipvlan(&format!("addr {verb} 10.8.0.1 dev ipvl1"))
+                .expect_quiet();
+        }
+        let found = by_hand(&net, "10.9.0.0/24");
+        assert_eq!(found, [left[0]; 3], "round {round}, {line}: {left:?}");
+        wholes[usize::from(left[0])] += 1;
+    }
+    assert!(!wholes.contains(&0), "given and taken: {wholes:?}");
+    if halves == 0 {
+        eprintln!("never killed in between: nothing was tested");
+    }
+    // It starts the agent that sees to the end of all.
+    net.ipvlan("link add link eth0 name last type ipvlan mode l3s")
+        .expect_quiet();
+}
+
 #[test]
 fn a_call_that_fails_leaves_the_mode_of_the_others() {
     let net = Net::new(Mode::L2).devices(1).build();

@@ -1,9 +1,10 @@
-//! `ipvlan addr …`: which addresses a device owns, and which it may own by word of the administrator.
+//! `ipvlan addr …`: which addresses a device owns, and which addresses and prefixes it has by hand.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipvlan_control::Shown;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipvlan_control::{Shown, words as in_words};
 use ipvlan_netlink::{Link, Netlink};
 
 use crate::args::{Words, is_help, matches, once};
@@ -15,7 +16,7 @@ use crate::{Error, Options, Topic, out, text};
 /// A verb and what it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Let a device own an address.
+    /// Give an address or a prefix to a device.
     Add(Grant),
     /// Take that back.
     Del(Grant),
@@ -23,11 +24,11 @@ pub enum Command {
     Show(Show),
 }
 
-/// An address and a device.
+/// What is given, and to which device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The address.
-    pub address: IpAddr,
+    /// An address, or a prefix.
+    pub prefix: IpNet,
     /// The device's name.
     pub name: String,
 }
@@ -77,42 +78,66 @@ fn wrap(grant: Option<Grant>, verb: fn(Grant) -> Command) -> crate::Command {
 }
 
 fn grant(words: &mut Words<'_>) -> Result<Option<Grant>, Error> {
-    let (mut address, mut target) = (None, Target::default());
+    let (mut prefix, mut target) = (None, Target::default());
     while let Some(word) = words.next() {
         match word {
             "dev" => target.take(word, words)?,
             "local" => {
                 let value = words.value()?;
-                once(&mut address, "local", value, host_address(value)?)?;
+                once(&mut prefix, "local", value, parse_prefix(value)?)?;
             }
             _ if is_help(word) => return Ok(None),
-            _ if address.is_none() => address = Some(host_address(word)?),
+            _ if prefix.is_none() => prefix = Some(parse_prefix(word)?),
             _ => return Err(Error::LocalGarbage(word.to_owned())),
         }
     }
     let name = target.required()?;
-    let address = address.ok_or(Error::NoLocal)?;
-    Ok(Some(Grant { address, name }))
+    let prefix = prefix.ok_or(Error::NoLocal)?;
+    Ok(Some(Grant { prefix, name }))
 }
 
-/// One address: with a length only if it is all of it.
-fn host_address(word: &str) -> Result<IpAddr, Error> {
-    let (text, len) = match word.split_once('/') {
-        Some((text, len)) => (text, Some(len)),
-        None => (word, None),
+/// An address, or a prefix as `ip route` takes it: without bits behind its length.
+fn parse_prefix(word: &str) -> Result<IpNet, Error> {
+    let expected = || Error::Prefix(word.to_owned());
+    let prefix: IpNet = match word.contains('/') {
+        true => word.parse().map_err(|_| expected())?,
+        false => word.parse::<IpAddr>().map_err(|_| expected())?.into(),
     };
-    let unfit = |why: &str| Error::wrong(word, why);
-    let address: IpAddr = text
-        .parse()
-        .map_err(|_| unfit("an IPv4 or IPv6 address is expected"))?;
-    let all = if address.is_ipv4() { "32" } else { "128" };
-    if len.is_some_and(|len| len != all) {
-        return Err(unfit("only single addresses can be granted"));
+    let whole = prefix.trunc();
+    if prefix != whole {
+        let address = prefix.addr();
+        let why = format!(
+            "Invalid prefix for given prefix length; the prefix is {whole}, the address alone {address}"
+        );
+        return Err(Error::wrong(word, why));
     }
-    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-        return Err(unfit("no device can own it"));
+    let overlaps = |other: &IpNet| prefix.contains(other) || other.contains(&prefix);
+    match NOBODYS.iter().find(|other| overlaps(other)) {
+        Some(other) => {
+            let why = format!("no device can own {}", in_words(*other));
+            Err(Error::wrong(word, why))
+        }
+        None => Ok(prefix),
     }
-    Ok(address)
+}
+
+/// What nothing can be delivered to: unspecified, loopback, multicast and limited broadcast.
+const NOBODYS: [IpNet; 7] = [
+    v4([0, 0, 0, 0], 32),
+    v4([127, 0, 0, 0], 8),
+    v4([224, 0, 0, 0], 4),
+    v4([255, 255, 255, 255], 32),
+    v6(Ipv6Addr::UNSPECIFIED, 128),
+    v6(Ipv6Addr::LOCALHOST, 128),
+    v6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], len: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), len))
+}
+
+const fn v6(address: Ipv6Addr, len: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(address, len))
 }
 
 fn show(words: &mut Words<'_>) -> Result<crate::Command, Error> {
@@ -130,8 +155,8 @@ fn show(words: &mut Words<'_>) -> Result<crate::Command, Error> {
 impl Command {
     pub(crate) fn run(&self, options: &Options) -> Result<(), Error> {
         match self {
-            Self::Add(Grant { address, name }) => Ok(ipvlan_control::grant(name, *address)?),
-            Self::Del(Grant { address, name }) => Ok(ipvlan_control::revoke(name, *address)?),
+            Self::Add(Grant { prefix, name }) => Ok(ipvlan_control::grant(name, *prefix)?),
+            Self::Del(Grant { prefix, name }) => Ok(ipvlan_control::revoke(name, *prefix)?),
             Self::Show(show) => show.run(options),
         }
     }
@@ -169,9 +194,9 @@ fn render(
     }
 }
 
-/// What there is to say of an address.
+/// What there is to say of an address or a prefix.
 struct Said {
-    address: IpAddr,
+    prefix: IpNet,
     owned: bool,
     refused: bool,
     granted: bool,
@@ -179,21 +204,27 @@ struct Said {
 
 /// IPv4 first.
 fn addresses(shown: &Shown) -> impl Iterator<Item = Said> {
-    let all: BTreeSet<IpAddr> = [&shown.owned, &shown.refused, &shown.granted]
+    let owned: BTreeSet<IpNet> = shown.owned.iter().copied().collect();
+    let refused: BTreeSet<IpNet> = shown.refused.iter().copied().map(IpNet::from).collect();
+    let granted: BTreeSet<IpNet> = shown.granted.iter().copied().collect();
+    let all: BTreeSet<IpNet> = [&owned, &refused, &granted]
         .into_iter()
         .flatten()
         .copied()
         .collect();
-    all.into_iter().map(|address| Said {
-        address,
-        owned: shown.owned.contains(&address),
-        refused: shown.refused.contains(&address),
-        granted: shown.granted.contains(&address),
+    all.into_iter().map(move |prefix| Said {
+        prefix,
+        owned: owned.contains(&prefix),
+        refused: refused.contains(&prefix),
+        granted: granted.contains(&prefix),
     })
 }
 
-fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "inet" } else { "inet6" }
+fn family(prefix: IpNet) -> &'static str {
+    match prefix {
+        IpNet::V4(_) => "inet",
+        IpNet::V6(_) => "inet6",
+    }
 }
 
 fn lines(view: &View<'_>, options: &Options) -> String {
@@ -211,7 +242,7 @@ fn lines(view: &View<'_>, options: &Options) -> String {
     }
     let mut lines = vec![head];
     lines.extend(addresses(shown).map(|said| {
-        let mut line = format!("    {} {}", family(said.address), said.address);
+        let mut line = format!("    {} {}", family(said.prefix), in_words(said.prefix));
         for (is_so, word) in [
             (said.owned, " owned"),
             (said.refused, " refused"),
@@ -234,8 +265,9 @@ fn json(view: &View<'_>) -> Value {
     object.extend(text::netns_json(&shown.place));
     let infos = addresses(shown).map(|said| {
         Value::Object(vec![
-            ("family", Value::text(family(said.address))),
-            ("local", Value::text(said.address.to_string())),
+            ("family", Value::text(family(said.prefix))),
+            ("local", Value::text(said.prefix.addr().to_string())),
+            ("prefixlen", Value::number(said.prefix.prefix_len())),
             ("owned", Value::Bool(said.owned)),
             ("refused", Value::Bool(said.refused)),
             ("granted", Value::Bool(said.granted)),
@@ -268,12 +300,22 @@ mod tests {
             "address add local 10.1.0.254 dev v",
         ] {
             let wanted = Grant {
-                address: IpAddr::from([10, 1, 0, 254]),
+                prefix: IpAddr::from([10, 1, 0, 254]).into(),
                 name: "v".to_owned(),
             };
             assert_eq!(parse(line).expect(line), Command::Add(wanted.clone()));
             let line = line.replace(" add ", " del ").replace(" a ", " d ");
             assert_eq!(parse(&line).expect(&line), Command::Del(wanted));
+        }
+        for (word, wanted) in [
+            ("10.9.0.0/24", "10.9.0.0/24"),
+            ("fd09::/32", "fd09::/32"),
+            ("128.0.0.0/2", "128.0.0.0/2"),
+            ("fd09::1/128", "fd09::1/128"),
+            ("224.0.0.0/24", ""),
+        ] {
+            let found = parse_prefix(word).ok();
+            assert_eq!(found, wanted.parse().ok(), "{word}");
         }
         for (line, name) in [
             ("ad", None),
@@ -317,24 +359,45 @@ mod tests {
                 "Error: either \"local\" is duplicate, or \"10.1.0.2\" is a garbage.",
             ),
             (
-                "addr add 10.1.0.0/24 dev v",
-                255,
-                "Error: argument \"10.1.0.0/24\" is wrong: only single addresses can be granted",
-            ),
-            (
                 "addr add fd00::1/64 dev v",
                 255,
-                "Error: argument \"fd00::1/64\" is wrong: only single addresses can be granted",
+                "Error: argument \"fd00::1/64\" is wrong: Invalid prefix for given prefix length; \
+                 the prefix is fd00::/64, the address alone fd00::1",
             ),
             (
                 "addr add 10.1.0 dev v",
-                255,
-                "Error: argument \"10.1.0\" is wrong: an IPv4 or IPv6 address is expected",
+                1,
+                "Error: any valid prefix is expected rather than \"10.1.0\".",
+            ),
+            (
+                "addr add 10.1.0.0/33 dev v",
+                1,
+                "Error: any valid prefix is expected rather than \"10.1.0.0/33\".",
             ),
             (
                 "addr del 127.0.0.1 dev v",
                 255,
-                "Error: argument \"127.0.0.1\" is wrong: no device can own it",
+                "Error: argument \"127.0.0.1\" is wrong: no device can own 127.0.0.0/8",
+            ),
+            (
+                "addr add 0.0.0.0/0 dev v",
+                255,
+                "Error: argument \"0.0.0.0/0\" is wrong: no device can own 0.0.0.0",
+            ),
+            (
+                "addr add 128.0.0.0/1 dev v",
+                255,
+                "Error: argument \"128.0.0.0/1\" is wrong: no device can own 224.0.0.0/4",
+            ),
+            (
+                "addr add fe00::/7 dev v",
+                255,
+                "Error: argument \"fe00::/7\" is wrong: no device can own ff00::/8",
+            ),
+            (
+                "addr add ::/96 dev v",
+                255,
+                "Error: argument \"::/96\" is wrong: no device can own ::",
             ),
             (
                 "addr add 10.1.0.1 dev",
@@ -353,9 +416,11 @@ mod tests {
         let mut one = shown();
         one.place = Place::Named("ns0".to_owned());
         let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
-        one.owned = vec![ip("10.1.0.10"), ip("10.1.0.254")];
+        let net = |text: &str| parse_prefix(text).expect("a prefix");
+        let behind = "10.9.0.0/24";
+        one.owned = ["10.1.0.10", "10.1.0.254", behind].map(net).to_vec();
         one.refused = vec![ip("fd00::1")];
-        one.granted = vec![ip("10.1.0.254"), ip("10.1.0.99")];
+        one.granted = ["10.1.0.254", "10.1.0.99", behind].map(net).to_vec();
         let print = |options: &Options| render(&[&one], options, &mut |_| None);
         let mut options = Options::default();
         let text = print(&options);
@@ -365,12 +430,13 @@ mod tests {
         assert_eq!(
             rest,
             "    inet 10.1.0.10 owned\n    inet 10.1.0.99 granted\n    \
-             inet 10.1.0.254 owned granted\n    inet6 fd00::1 refused\n"
+             inet 10.1.0.254 owned granted\n    inet 10.9.0.0/24 owned granted\n    \
+             inet6 fd00::1 refused\n"
         );
         options.json = true;
         let text = print(&options);
         let wanted = "\"netns\":\"ns0\",\"addr_info\":[{\"family\":\"inet\",\"local\":\"10.1.0.10\",\
-                      \"owned\":true,\"refused\":false,\"granted\":false},";
+                      \"prefixlen\":32,\"owned\":true,\"refused\":false,\"granted\":false},";
         assert!(text.contains(wanted), "{text}");
     }
 }

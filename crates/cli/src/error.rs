@@ -51,6 +51,9 @@ pub enum Error {
     /// `addr add` without an address.
     #[error("Not enough information: an address is required")]
     NoLocal,
+    /// Neither an address nor a prefix.
+    #[error("Error: any valid prefix is expected rather than \"{0}\".")]
+    Prefix(String),
     /// A keyword twice.
     #[error("Error: duplicate \"{key}\": \"{word}\" is the second value.")]
     Duplicate {
@@ -183,6 +186,7 @@ impl Error {
             | Self::Mode
             | Self::KindOption(_)
             | Self::Address(_)
+            | Self::Prefix(_)
             | Self::NotShown(_)
             | Self::Control(ipvlan_control::Error::NoDevice(_))
             | Self::Write(_) => MISSING,
@@ -213,7 +217,9 @@ impl Error {
 /// The texts of `ip` where it has one; else "Error: ", what the kernel says, and a full stop.
 fn answer(error: &ipvlan_control::Error) -> String {
     match error {
-        ipvlan_control::Error::NoDevice(_) | ipvlan_control::Error::Exists(_) => error.to_string(),
+        ipvlan_control::Error::NoDevice(_)
+        | ipvlan_control::Error::Exists(_)
+        | ipvlan_control::Error::NoAddress => error.to_string(),
         ipvlan_control::Error::Netlink(netlink @ Netlink::Kernel { errno, extack, .. }) => {
             // Which of our requests it was is nothing that ip would tell, but we may need it.
             log::debug!("{netlink}");
@@ -267,6 +273,11 @@ mod tests {
             (
                 Error::Control(ipvlan_control::Error::Exists("ipvl0".to_owned())),
                 "RTNETLINK answers: File exists",
+                2,
+            ),
+            (
+                Error::Control(ipvlan_control::Error::NoAddress),
+                "RTNETLINK answers: Cannot assign requested address",
                 2,
             ),
             (

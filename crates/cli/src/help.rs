@@ -139,8 +139,8 @@ Example, two containers on the network of eth0:
 ";
 
 const ADDR: &str = "\
-Usage: ipvlan addr add ADDRESS dev DEV
-       ipvlan addr del ADDRESS dev DEV
+Usage: ipvlan addr add ADDRESS[/LENGTH] dev DEV
+       ipvlan addr del ADDRESS[/LENGTH] dev DEV
        ipvlan addr show [ [ dev ] DEV ]
 
 A device owns the addresses that it has, by \"ip addr add\" where it lives. Those
@@ -148,13 +148,23 @@ of the host, those of the next routers behind its parent, those that another
 device had first, and in l3s those behind other interfaces of the host are
 refused.
 
-add   lets one device own one of them all the same, as soon as it has it and is
-      up. It is not added to the device: \"ip addr add\" does that.
+add   gives an address, or all of a prefix, to a device: while it is up, what is
+      sent there reaches it, whether it has the address, has it on another
+      interface, or routes to whoever has it. Nothing is added to the device:
+      \"ip addr add\" and \"ip route add\" do that, where it lives.
 del   takes that back.
 show  lists, by device: owned (what is sent there reaches it), refused (it has
       the address, and somebody else gets what is sent there), granted (by add).
 
-What was granted goes with the device.
+An address by hand goes before everything, also before the host's own (except in
+l3s) and a next router's. A prefix goes behind: what the host, a next router or
+another device has in it stays theirs, and so does a longer prefix. What was given
+goes with the device.
+
+Examples, a subnet behind a device and a service address on its \"lo\":
+    ipvlan addr add 10.9.0.0/24 dev ipvl0
+    ipvlan addr add 192.168.1.80 dev ipvl1
+    ip -n ns1 addr add 192.168.1.80/32 dev lo
 ";
 
 const STATS: &str = "\

@@ -1,7 +1,8 @@
 //! A device as text and as JSON, both from its [`View`]. The layout is that of iproute2 6.1.
 
+use ipnet::IpNet;
 use ipvlan_abi::DropReason;
-use ipvlan_control::Place;
+use ipvlan_control::{Place, words};
 use ipvlan_netlink::LinkStats;
 
 use crate::Options;
@@ -160,13 +161,16 @@ fn sizes(view: &View<'_>) -> impl Iterator<Item = (&'static str, &'static str, u
 fn ours(view: &View<'_>, options: &Options) -> Vec<String> {
     let mut lines = Vec::new();
     if options.details {
+        let shown = view.shown;
         for (word, addresses) in [
-            ("owns", &view.shown.owned),
-            ("refused", &view.shown.refused),
-            ("granted", &view.shown.granted),
+            ("owns", prefixes(&shown.owned)),
+            (
+                "refused",
+                shown.refused.iter().map(ToString::to_string).collect(),
+            ),
+            ("granted", prefixes(&shown.granted)),
         ] {
             if !addresses.is_empty() {
-                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 lines.push(format!("    {word} {}", addresses.join(" ")));
             }
         }
@@ -182,6 +186,10 @@ fn ours(view: &View<'_>, options: &Options) -> Vec<String> {
         lines.push(format!("    drops {}", drops.join(" ")));
     }
     lines
+}
+
+fn prefixes(all: &[IpNet]) -> Vec<String> {
+    all.iter().map(|prefix| words(*prefix)).collect()
 }
 
 fn with_drops(options: &Options) -> bool {
@@ -484,9 +492,9 @@ fn ours_json(view: &View<'_>) -> Value {
     let shown = view.shown;
     let mut fields = vec![
         ("slot", Value::number(shown.slot)),
-        ("owns", Value::texts(&shown.owned)),
+        ("owns", Value::texts(prefixes(&shown.owned))),
         ("refused", Value::texts(&shown.refused)),
-        ("granted", Value::texts(&shown.granted)),
+        ("granted", Value::texts(prefixes(&shown.granted))),
     ];
     if let Some(identity) = shown.dhcp_identity {
         fields.push(("dhcp_identity", Value::text(mac(identity))));

@@ -176,11 +176,12 @@ fn who_lives_elsewhere() {
 #[test]
 fn what_is_ours_stands_at_the_end() {
     let mut shown = shown();
-    shown.owned = vec!["10.0.0.11".parse().unwrap(), "fd00::11".parse().unwrap()];
+    let owned = ["10.0.0.11/32", "10.9.0.0/16", "fd00::11/128"];
+    shown.owned = owned.map(|prefix| prefix.parse().unwrap()).to_vec();
     shown.refused = vec!["10.0.0.12".parse().unwrap()];
     shown.drops = vec![(DropReason::Private, 12), (DropReason::NotIp, 3)];
     shown.dhcp_identity = Some([2, 0, 0, 1, 0, 1]);
-    let addresses = "    owns 10.0.0.11 fd00::11\n    refused 10.0.0.12\n    \
+    let addresses = "    owns 10.0.0.11 10.9.0.0/16 fd00::11\n    refused 10.0.0.12\n    \
                      dhcp-identity 02:00:00:01:00:01\n";
     let drops = "    drops private 12 not_ip 3\n";
     assert!(print(&shown, "-d").ends_with(&format!("gro_max_size 65536 \n{addresses}")));
@@ -191,7 +192,7 @@ fn what_is_ours_stands_at_the_end() {
         assert!(!print(&shown, switches).contains("drops"), "{switches}");
     }
     assert!(print(&shown, "-j -d").ends_with(
-        "\"ipvlan\":{\"slot\":1,\"owns\":[\"10.0.0.11\",\"fd00::11\"],\
+        "\"ipvlan\":{\"slot\":1,\"owns\":[\"10.0.0.11\",\"10.9.0.0/16\",\"fd00::11\"],\
          \"refused\":[\"10.0.0.12\"],\"granted\":[],\
          \"dhcp_identity\":\"02:00:00:01:00:01\",\"drops\":{\"private\":12,\"not_ip\":3}}}]\n"
     ));

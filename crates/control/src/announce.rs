@@ -10,18 +10,24 @@
 //!
 //! Only for l2: in l3 the neighbours know the parent's namespace and no device.
 //!
+//! An address that a device has by hand is announced as well, wherever in its namespace it may be. Of
+//! a prefix nothing is said: it may be all of a subnet, and who in it answers is not known here. Its
+//! neighbours ask again when their entries expire.
+//!
 //! In small portions, so that a device with thousands of addresses neither floods the wire nor
 //! keeps the agent from following the others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use ipvlan_abi::Mode;
 use ipvlan_netlink::{Mac, Netlink, Wire};
 
 use crate::error::Error;
 use crate::observe::{PortView, World};
+use crate::plan::is_single;
 
 /// Frames that are sent at once.
 const PORTION: usize = 64;
@@ -117,15 +123,26 @@ fn frames(nl: &mut Netlink, world: &World, parent: u32, host: u32) -> Result<Vec
     let mac = view.entry.mac;
     let router = link.forwards_v6 == Some(true);
     let addresses = nl.addresses(dev.place, Some(link.index))?;
-    let owned = addresses.into_iter().filter(|address| {
-        let owner = view.owners.get(&address.local);
+    let is_owned = |address: &IpAddr| {
+        let owner = view.owners.get(&IpNet::from(*address));
+        owner.is_some_and(|owner| owner.ifindex == host)
+    };
+    let by_hand = view.grants.get(&dev.entry.slot).into_iter().flatten();
+    let by_hand = by_hand.filter(|prefix| is_single(**prefix));
+    let mut all: BTreeSet<IpAddr> = by_hand.map(IpNet::addr).collect();
+    for address in addresses {
         // One that is still being looked for (DAD) must not be claimed.
         let is_certain = address.flags & libc::IFA_F_TENTATIVE == 0
             || address.flags & libc::IFA_F_OPTIMISTIC != 0;
-        is_certain && owner.is_some_and(|owner| owner.ifindex == host)
-    });
-    Ok(owned
-        .map(|address| match address.local {
+        let _: bool = match is_certain {
+            true => all.insert(address.local),
+            false => all.remove(&address.local),
+        };
+    }
+    Ok(all
+        .into_iter()
+        .filter(is_owned)
+        .map(|address| match address {
             IpAddr::V4(address) => arp(mac, address),
             IpAddr::V6(address) => advertisement(mac, address, router),
         })

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ipvlan_abi::{DropReason, Flag, Mode};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{IfName, Link, NetNs, Netlink};
@@ -83,12 +84,12 @@ pub struct Shown {
     pub flag: Flag,
     /// Number of the device within its port; the driver's `dev_id`.
     pub slot: u32,
-    /// Addresses that it owns: what is sent to them reaches it.
-    pub owned: Vec<IpAddr>,
+    /// Addresses and prefixes that it owns: what is sent to them reaches it.
+    pub owned: Vec<IpNet>,
     /// Addresses that it has but does not own, because somebody had them before.
     pub refused: Vec<IpAddr>,
-    /// Addresses that it may own whoever else has them, if it has them.
-    pub granted: Vec<IpAddr>,
+    /// Addresses and prefixes that it has by hand, and owns while it is up.
+    pub granted: Vec<IpNet>,
     /// What DHCP servers know it by instead of the MAC address that all share; in l2 only.
     pub dhcp_identity: Option<[u8; 6]>,
     /// Frames of this device that died, by reason. Only reasons that happened.

@@ -49,18 +49,19 @@ impl<'a> Apply<'a> {
 
     fn step(&mut self, step: &Step) -> Result<(), Error> {
         match step {
-            Step::DropOwner { port, address } => Ok(self.port(*port)?.remove_owner(*address)?),
+            Step::DropOwner { port, prefix } => Ok(self.port(*port)?.remove_owner(*prefix)?),
             Step::SetOwner {
                 port,
-                address,
+                prefix,
                 owner,
             } => self
                 .port(*port)?
-                .set_owner(*address, *owner)
+                .set_owner(*prefix, *owner)
                 .map_err(|error| match error.errno() {
+                    // Prefixes find room: there are no more than grants.
                     Some(libc::E2BIG) => Error::NoRoom {
-                        address: *address,
-                        max: MAX_OWNERS,
+                        prefix: *prefix,
+                        limit: format!("own {MAX_OWNERS} addresses of a family"),
                     },
                     _ => error.into(),
                 }),
@@ -85,12 +86,10 @@ impl<'a> Apply<'a> {
             }),
             Step::SetRoute {
                 table,
-                address,
+                prefix,
                 host,
-            } => Ok(self.nl.set_route(*table, (*address).into(), Some(*host))?),
-            Step::DropRoute { table, address } => {
-                Ok(self.nl.delete_route(*table, (*address).into())?)
-            }
+            } => Ok(self.nl.set_route(*table, *prefix, *host)?),
+            Step::DropRoute { table, prefix } => Ok(self.nl.delete_route(*table, *prefix)?),
             Step::AddRule { rule } => Ok(self.nl.add_rule(rule)?),
             Step::DropRule { rule } => Ok(self.nl.delete_rule(rule)?),
             Step::Set { interface, setting } => change_setting(interface, *setting),

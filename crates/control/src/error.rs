@@ -3,7 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use nix::errno::Errno;
+
+use crate::plan::words;
 
 /// Operation, object, and what the kernel answered. The text of a variant that the kernel or
 /// iproute2 has a message for is that message.
@@ -61,13 +64,21 @@ pub enum Error {
         /// The limit.
         max: u32,
     },
-    /// No room for another address.
-    #[error("no room for {address}: the devices of one parent can own {max} addresses of a family")]
+    /// No room for another address or prefix.
+    #[error("no room for {}: the devices of one parent can {limit}", words(*.prefix))]
     NoRoom {
-        /// The address that stays without owner.
-        address: std::net::IpAddr,
-        /// The limit.
-        max: u32,
+        /// What stays without owner.
+        prefix: IpNet,
+        /// How many of what they can have.
+        limit: String,
+    },
+    /// Another device has this address or prefix by hand.
+    #[error("{} was given to {holder} by hand; take it from there first", words(*.prefix))]
+    Given {
+        /// The address or prefix.
+        prefix: IpNet,
+        /// The other device.
+        holder: String,
     },
     /// Not root.
     #[error("Operation not permitted: {0}")]
@@ -105,7 +116,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::NoDevice(_) => Some(Errno::ENODEV),
-            Self::Exists(_) => Some(Errno::EEXIST),
+            Self::Exists(_) | Self::Given { .. } => Some(Errno::EEXIST),
             Self::NoAddress => Some(Errno::EADDRNOTAVAIL),
             Self::BadParent { .. } => Some(Errno::EINVAL),
             Self::Full { .. } | Self::NoRoom { .. } => Some(Errno::ENOSPC),

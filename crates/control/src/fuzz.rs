@@ -12,12 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use arbitrary::{Result, Unstructured};
-use ipvlan_abi::{DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_PARENT, Owner, PortEntry};
+use ipnet::IpNet;
+use ipvlan_abi::{
+    DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_OUTSIDE, OWNER_PARENT, Owner, PORT_PREFIXES,
+    PortEntry,
+};
 use ipvlan_netlink::{AddrGenMode, Family, Link, Mac, Nsid, Rule, V4Settings};
 
 use crate::observe::{DevView, PortView, World, host_name, parse_host_name};
-use crate::plan::Step;
 use crate::plan::model::Kernel;
+use crate::plan::{Step, around, is_single};
 use crate::routing::{self, Host, Routing};
 use crate::show::parse_alias;
 use crate::store::Travelling;
@@ -102,25 +106,37 @@ fn follows(before: &World, after: &World) {
     for (index, port) in &after.ports {
         let then = &before.ports[index];
         let alive: BTreeSet<u32> = alive(then).collect();
-        for (address, owner) in &port.owners {
-            if owner.kind == OWNER_PARENT {
+        for (prefix, owner) in &port.owners {
+            let address = &prefix.addr();
+            if matches!(owner.kind, OWNER_PARENT | OWNER_OUTSIDE) {
                 assert_eq!(owner.ifindex, *index, "another parent's");
-                assert!(before.own.contains(address), "{address} is not the host's");
+                assert!(is_single(*prefix), "{prefix} is no device's");
+                let whose = match owner.kind {
+                    OWNER_PARENT => before.own.contains(address),
+                    _ => then.gateways.contains(address) && around(&port.owners, *prefix).is_some(),
+                };
+                assert!(whose, "{prefix} is not the host's, nor a router's");
                 continue;
             }
             assert!(owner.is_device(), "nobody is no owner: {owner:?}");
-            assert!(alive.contains(&owner.ifindex), "{address} of the dead");
+            assert!(alive.contains(&owner.ifindex), "{prefix} of the dead");
             let dev = &then.devs[&owner.ifindex];
+            let mut grants = then.grants.get(&dev.entry.slot).into_iter().flatten();
+            if dev.is_up() && grants.any(|granted| granted == prefix) {
+                continue;
+            }
+            assert!(is_single(*prefix), "{prefix} was not given");
             assert!(dev.addresses.contains(address), "{address} of nobody");
-            let grants = then.grants.get(&dev.entry.slot);
             let elsewhere = then.gateways.contains(address)
                 || before.own.contains(address)
                 || then.entry.mode() == Mode::L3s && then.behind.get(address) == Some(&true);
-            assert!(
-                !elsewhere || grants.is_some_and(|grants| grants.contains(address)),
-                "{address} is somebody else's"
-            );
+            assert!(!elsewhere, "{address} is somebody else's");
         }
+        let has_prefixes = port.owners.keys().any(|prefix| !is_single(*prefix));
+        assert!(
+            !has_prefixes || port.entry.bits & PORT_PREFIXES != 0,
+            "prefixes that nobody looks at"
+        );
         for host in &port.members {
             assert!(*host == 0 || alive.contains(host), "the dead hear");
         }
@@ -235,11 +251,11 @@ fn port(
     for _ in 0..input.int_in_range(0..=6)? {
         let kind = match input.arbitrary()? {
             0xff_u8 => input.arbitrary()?,
-            kind => u32::from(kind & 3),
+            kind => u32::from(kind & 7),
         };
         let ifindex = host(input)?;
         let owner = Owner { ifindex, kind };
-        let _: Option<Owner> = owners.insert(address(input)?, owner);
+        let _: Option<Owner> = owners.insert(prefix(input)?, owner);
     }
     let mut slots = BTreeMap::new();
     for _ in 0..input.int_in_range(0..=6)? {
@@ -250,12 +266,12 @@ fn port(
     for _ in 0..input.int_in_range(0..=3)? {
         let rule = rule(input, index)?;
         let _: bool = found.rules.insert(rule);
-        let host = host(input)?;
-        let _: Option<u32> = found.routes.insert(address(input)?, host);
+        let host = Some(host(input)?).filter(|host| *host != 0);
+        let _: Option<_> = found.routes.insert(prefix(input)?, host);
     }
     let mut grants = BTreeMap::new();
     for _ in 0..input.int_in_range(0..=3)? {
-        let _: Option<_> = grants.insert(small(input)?, addresses(input)?);
+        let _: Option<_> = grants.insert(small(input)?, prefixes(input)?);
     }
     let mut behind = BTreeMap::new();
     for _ in 0..input.int_in_range(0..=3)? {
@@ -363,6 +379,28 @@ fn addresses(input: &mut Unstructured<'_>) -> Result<BTreeSet<IpAddr>> {
     (0..input.int_in_range(0..=4)?)
         .map(|_| address(input))
         .collect()
+}
+
+fn prefixes(input: &mut Unstructured<'_>) -> Result<BTreeSet<IpNet>> {
+    (0..input.int_in_range(0..=4)?)
+        .map(|_| prefix(input))
+        .collect()
+}
+
+/// An address by itself, or a prefix around it of whatever length.
+fn prefix(input: &mut Unstructured<'_>) -> Result<IpNet> {
+    let address = address(input)?;
+    let single = IpNet::from(address);
+    let len: u8 = input.arbitrary()?;
+    Ok(match len.checked_sub(128) {
+        None => single,
+        Some(len) => {
+            let len = len % single.max_prefix_len();
+            IpNet::new(address, len)
+                .expect("a length that fits")
+                .trunc()
+        }
+    })
 }
 
 /// One of a few that devices quarrel about, or any.

@@ -1,15 +1,20 @@
-//! Which addresses a device may own whatever speaks against it.
+//! What a device has by hand: addresses and prefixes that are its because the administrator says so.
 //!
 //! Whoever is root in a namespace can give its device any address. The host's own and those of its
 //! next routers would bring it other people's traffic, so nobody gets them by having them: the host
-//! keeps its own, and the routers' stay out there. A grant says that one device is meant to have one
-//! address all the same. It then owns the address as soon as it has it and is up, before the host
-//! and before any other device.
+//! keeps its own, and the routers' stay out there. And what a device is to receive it need not have: a
+//! router has no address of the subnets behind it, and an address may be on `lo`. A grant says what is
+//! a device's all the same. It owns that while it is up, before the host and before any other device.
 //!
 //! ```text
 //! routes out of the parent ──► gateways ─┐
-//! map "grants": slot, address ───────────┴─► plan::owners
+//! map "grants": slot, prefix ────────────┴─► plan::owners
 //! ```
+//!
+//! A single address by hand goes before everything. A prefix stands behind whatever is known of an
+//! address in it: what the host has, what another device has or was given, a longer prefix. A next
+//! router in a prefix stays outside, unless its address was given by itself. Nothing is given twice. In
+//! l3s a prefix goes before the host's own routes: what is behind the host is its device's, too.
 //!
 //! Next routers are those of all routes, of either family and in any table, that leave by the parent,
 //! or by the bridge or bond that it is a port of, and those of nexthop objects there. In l3s the
@@ -21,13 +26,14 @@
 //! Limits: what routes do not tell is nobody's but the first one's: a router that is known inside
 //! the devices' namespaces only. All routes by the parent are read when one has changed; on a
 //! router with a full table that takes its time. In l3s, what comes from the wire for an address
-//! that the host itself has is the host's, granted or not: its table "local" comes first.
+//! that the host itself has is the host's, by hand or not: its table "local" comes first.
 //!
-//! Kernel: nothing. The driver gives a device whatever it says that it has.
+//! Kernel: nothing. The driver gives a device whatever it says that it has, and nothing else.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ipvlan_abi::MAX_GRANTS;
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Family, Netlink, Route, RouteFilter};
@@ -35,9 +41,11 @@ use nix::errno::Errno;
 
 use crate::api::{Place, find};
 use crate::error::Error;
+use crate::observe::{Memory, observe};
+use crate::plan::words;
 use crate::reconcile::reconcile;
 use crate::show::show;
-use crate::store::Store;
+use crate::store::{Locked, Store};
 
 /// The next routers behind a parent.
 pub(crate) fn gateways(nl: &mut Netlink, parent: u32) -> Result<BTreeSet<IpAddr>, Error> {
@@ -70,27 +78,37 @@ fn behind(routes: &[Route], interface: u32) -> impl Iterator<Item = IpAddr> {
     mine.filter_map(|hop| hop.gateway)
 }
 
-/// Lets a device own an address, whoever else has it. `name` is that of a device in the calling
-/// thread's namespace or, if the parent is here, wherever it lives.
+/// Gives an address or a prefix to a device. `name` is that of a device in the calling thread's
+/// namespace or, if the parent is here, wherever it lives. The bits of `prefix` behind its length
+/// are 0.
 ///
 /// # Errors
 ///
-/// See [`Error`]; [`Error::Exists`] when it may already, [`Error::Several`] when several devices
-/// have this name.
-pub fn grant(name: &str, address: IpAddr) -> Result<(), Error> {
-    change(name, |port, slot| {
-        let all = port.grants()?;
-        if all.get(&slot).is_some_and(|own| own.contains(&address)) {
-            return Err(Error::Exists(address.to_string()));
+/// See [`Error`]; [`Error::Exists`] when it was given to this device already, [`Error::Given`] when it
+/// was to another one, [`Error::Several`] when several devices have this name.
+pub fn grant(name: &str, prefix: IpNet) -> Result<(), Error> {
+    change(name, |here, slot| {
+        if here.holder(prefix)?.is_some_and(|holder| holder != slot) {
+            // Perhaps one that was deleted while nobody looked.
+            here.reconcile()?;
         }
-        port.set_grant(slot, address)
-            .map_err(|error| match error.errno() {
-                Some(libc::E2BIG) => Error::NoRoom {
-                    address,
-                    max: MAX_GRANTS,
-                },
-                _ => error.into(),
-            })
+        match here.holder(prefix)? {
+            Some(holder) if holder == slot => Err(Error::Exists(words(prefix))),
+            Some(holder) => Err(Error::Given {
+                prefix,
+                holder: here.name(holder)?,
+            }),
+            None => here
+                .port()?
+                .set_grant(slot, prefix)
+                .map_err(|error| match error.errno() {
+                    Some(libc::E2BIG) => Error::NoRoom {
+                        prefix,
+                        limit: format!("have {MAX_GRANTS} addresses and prefixes by hand"),
+                    },
+                    _ => error.into(),
+                }),
+        }
     })
 }
 
@@ -98,21 +116,20 @@ pub fn grant(name: &str, address: IpAddr) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As for [`grant`]; [`Error::NoAddress`] when it was not granted.
-pub fn revoke(name: &str, address: IpAddr) -> Result<(), Error> {
-    change(name, |port, slot| {
-        let all = port.grants()?;
-        if !all.get(&slot).is_some_and(|own| own.contains(&address)) {
+/// As for [`grant`]; [`Error::NoAddress`] when it was not given to this device.
+pub fn revoke(name: &str, prefix: IpNet) -> Result<(), Error> {
+    change(name, |here, slot| {
+        if here.holder(prefix)? != Some(slot) {
             return Err(Error::NoAddress);
         }
-        Ok(port.remove_grant(slot, address)?)
+        Ok(here.port()?.remove_grant(slot, prefix)?)
     })
 }
 
 /// Changes the grants of a device, where its parent is, and lets what follows from it follow.
 fn change(
     name: &str,
-    change: impl FnOnce(&mut Port, u32) -> Result<(), Error>,
+    change: impl FnOnce(&mut Here<'_>, u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let (parent, host, place) = match find(&mut nl, name) {
@@ -127,7 +144,7 @@ fn change(
     };
     let home = place.find(&mut nl)?.ok_or_else(|| {
         Error::Permission(format!(
-            "what \"{name}\" may own is said where its parent is, and that is in another network \
+            "what \"{name}\" has by hand is said where its parent is, and that is in another network \
              namespace"
         ))
     })?;
@@ -139,18 +156,62 @@ fn change_here(
     parent: u32,
     host: u32,
     name: &str,
-    change: impl FnOnce(&mut Port, u32) -> Result<(), Error>,
+    change: impl FnOnce(&mut Here<'_>, u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let store = Store::current()?;
     let gone = || Error::NoDevice(name.to_owned());
     let locked = store.lock_existing()?.ok_or_else(gone)?;
-    let done = store.port(parent).and_then(|mut port| {
+    let mut here = Here {
+        nl,
+        locked: &locked,
+        parent,
+    };
+    let slot = here.port().and_then(|port| {
         let dev = port.devs()?.get(&host).copied().ok_or_else(gone)?;
-        change(&mut port, dev.slot)?;
-        reconcile(nl, &locked)
+        Ok(dev.slot)
+    });
+    let done = slot.and_then(|slot| {
+        let changed = change(&mut here, slot);
+        // In any case: what is there already may be that of a call that was killed.
+        changed.and(here.reconcile())
     });
     locked.release();
     done
+}
+
+/// The parent of a device, where it is.
+struct Here<'a> {
+    nl: &'a mut Netlink,
+    locked: &'a Locked,
+    parent: u32,
+}
+
+impl Here<'_> {
+    fn port(&self) -> Result<Port, Error> {
+        self.locked.store().port(self.parent)
+    }
+
+    fn reconcile(&mut self) -> Result<(), Error> {
+        reconcile(self.nl, self.locked)
+    }
+
+    /// The slot of the device that has it by hand.
+    fn holder(&self, prefix: IpNet) -> Result<Option<u32>, Error> {
+        let all = self.port()?.grants()?;
+        let mut all = all.into_iter();
+        Ok(all.find_map(|(slot, own)| own.contains(&prefix).then_some(slot)))
+    }
+
+    /// What the device in this slot is called, where it lives.
+    fn name(&mut self, slot: u32) -> Result<String, Error> {
+        let world = observe(self.nl, self.locked.store(), &Memory::default())?;
+        let devs = world.ports.get(&self.parent).map(|port| &port.devs);
+        let dev = devs.and_then(|devs| devs.values().find(|dev| dev.entry.slot == slot));
+        Ok(match dev.and_then(|dev| dev.link.as_ref()) {
+            Some(link) => format!("\"{}\"", link.name),
+            None => format!("the device in slot {slot}"),
+        })
+    }
 }
 
 /// The device of this name whose parent is here, and which is not: parent and host end.

@@ -45,5 +45,6 @@ pub use api::{change, delete};
 pub use create::create;
 pub use error::Error;
 pub use grant::{grant, revoke};
+pub use plan::words;
 pub use show::{show, show_ports};
 pub use store::prepare;

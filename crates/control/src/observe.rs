@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ipvlan_abi::{DevEntry, Owner, PortEntry};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Link, Netlink, Nsid};
@@ -33,7 +34,8 @@ pub(crate) struct PortView {
     pub(crate) parent: Option<Link>,
     /// By the host end's ifindex.
     pub(crate) devs: BTreeMap<u32, DevView>,
-    pub(crate) owners: BTreeMap<IpAddr, Owner>,
+    /// Single addresses and prefixes.
+    pub(crate) owners: BTreeMap<IpNet, Owner>,
     /// By slot, as far as the port says that there are any.
     pub(crate) members: Vec<u32>,
     /// What the namespace has of it (l3s).
@@ -42,8 +44,8 @@ pub(crate) struct PortView {
     pub(crate) gateways: BTreeSet<IpAddr>,
     /// The devices' addresses in l3s, and whether they lie behind this host (`routing::behind`).
     pub(crate) behind: BTreeMap<IpAddr, bool>,
-    /// What a device may own whoever else has it, by slot.
-    pub(crate) grants: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// What a device has by hand, by slot.
+    pub(crate) grants: BTreeMap<u32, BTreeSet<IpNet>>,
 }
 
 /// A device.
@@ -58,6 +60,13 @@ pub(crate) struct DevView {
     pub(crate) link: Option<Link>,
     /// The addresses that it has and may own.
     pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+impl DevView {
+    /// Whether the device itself is up, as far as can be seen.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_up)
+    }
 }
 
 /// Name of a host end. It says whose it is from the first moment on, before there is any other

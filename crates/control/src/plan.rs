@@ -4,7 +4,8 @@
 //!
 //! * A device owns its addresses while it is up. The first owner keeps an address that a second
 //!   device takes as well; the parent's namespace goes before all of them, and its next routers are
-//!   not to be had, nor in l3s what is behind the host, unless it was granted by name (`grant`).
+//!   not to be had, nor in l3s what is behind the host. What a device has by hand (`grant`) it owns
+//!   before all others.
 //! * The parent's MAC address and MTU, when they change, change those of all devices; a device has
 //!   carrier when the parent has; a parent that is gone takes its devices with it.
 //! * In l3 and l3s the devices have no ARP; in l3s this namespace forwards for them (`routing`).
@@ -20,9 +21,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
 use ipvlan_abi::{
-    DEV_READY, MAX_DEVS, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI,
-    PortEntry,
+    DEV_READY, MAX_DEVS, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, Owner,
+    PORT_ALLMULTI, PORT_PREFIXES, PortEntry,
 };
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
 
@@ -32,12 +34,12 @@ use crate::routing::{self, Setting};
 /// One change. Each can be made twice.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// Nobody owns this address any more.
-    DropOwner { port: u32, address: IpAddr },
+    /// Nobody owns this address or prefix any more.
+    DropOwner { port: u32, prefix: IpNet },
     /// This one owns it.
     SetOwner {
         port: u32,
-        address: IpAddr,
+        prefix: IpNet,
         owner: Owner,
     },
     /// The slot is this host end's, or free (0).
@@ -62,14 +64,14 @@ pub(crate) enum Step {
         index: u32,
         address: Ipv6Addr,
     },
-    /// This namespace routes the address to a host end (l3s).
+    /// This namespace routes the prefix to a host end (l3s); `None`: as if there were no table of ours.
     SetRoute {
         table: u32,
-        address: IpAddr,
-        host: u32,
+        prefix: IpNet,
+        host: Option<u32>,
     },
     /// It does so no more.
-    DropRoute { table: u32, address: IpAddr },
+    DropRoute { table: u32, prefix: IpNet },
     /// A policy rule of ours is missing.
     AddRule { rule: Rule },
     /// A policy rule of ours is one too many.
@@ -102,8 +104,18 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
         .map(|(host, dev)| (*host, dev))
         .collect();
 
+    // That there are prefixes is known before the first one comes, and until the last one has gone.
+    if has_prefixes(view, &alive) && view.entry.bits & PORT_PREFIXES == 0 {
+        let mut entry = view.entry;
+        entry.bits |= PORT_PREFIXES;
+        steps.push(Step::SetEntry { port, entry });
+    }
     let owners = plan_owners(steps, port, view, &alive, &world.own);
-    let entry = plan_members(steps, port, view, &alive);
+    let mut entry = plan_members(steps, port, view, &alive);
+    match has_prefixes(view, &alive) {
+        true => entry.bits |= PORT_PREFIXES,
+        false => entry.bits &= !PORT_PREFIXES,
+    }
     for dev in alive.values() {
         plan_device(steps, view, dev);
     }
@@ -129,25 +141,26 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
     }
 }
 
-/// Addresses that one device can own. More of them stay without an owner.
+/// Addresses that one device can own because it has them. More of them stay without an owner.
 pub(crate) const MAX_OWNED: usize = 4096;
 
-/// Who should own what: the device to which it was granted first, then the namespace, then whoever
-/// owns it now and still has it, then the device in the lowest slot. The next routers are nobody's:
-/// what is for them goes out. So is, in l3s, what is behind the host: it forwards that.
+/// Who should own what: the device that has it by hand first, then the namespace, then whoever owns it
+/// now and still has it, then the device in the lowest slot. The next routers are nobody's: what is
+/// for them goes out, also if a device has the prefix around them. So is, in l3s, what is behind the
+/// host, unless it is in such a prefix: the host forwards that.
 pub(crate) fn owners(
     port: u32,
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
     own: &BTreeSet<IpAddr>,
-) -> BTreeMap<IpAddr, Owner> {
-    let mut owners: BTreeMap<IpAddr, (Claim, Owner)> = BTreeMap::new();
+) -> BTreeMap<IpNet, Owner> {
+    let mut claims = Claims::default();
     for address in own {
         let owner = Owner {
             ifindex: port,
             kind: OWNER_PARENT,
         };
-        let _: Option<_> = owners.insert(*address, (Claim::Namespace, owner));
+        claims.put(IpNet::from(*address), Claim::Namespace, owner);
     }
     let mut by_slot: Vec<(u32, &DevView)> = alive.iter().map(|(host, dev)| (*host, *dev)).collect();
     by_slot.sort_by_key(|(_, dev)| dev.entry.slot);
@@ -157,40 +170,47 @@ pub(crate) fn owners(
         } else {
             OWNER_HERE
         };
+        let owner = Owner {
+            ifindex: host,
+            kind,
+        };
+        if dev.is_up() {
+            for prefix in view.grants.get(&dev.entry.slot).into_iter().flatten() {
+                claims.put(*prefix, Claim::ByHand, owner);
+            }
+        }
         let claim = |address: &IpAddr| {
-            let now = view.owners.get(address);
-            let has_it_now = now.is_some_and(|now| now.ifindex == host);
-            let granted = view.grants.get(&dev.entry.slot);
-            match granted.is_some_and(|granted| granted.contains(address)) {
-                true if has_it_now => Some(Claim::GrantedNow),
-                true => Some(Claim::Granted),
-                false if view.gateways.contains(address) => None,
-                false if routing::is_behind(view, address) => None,
-                false if has_it_now => Some(Claim::Now),
+            let now = view.owners.get(&IpNet::from(*address));
+            match now.is_some_and(|now| now.ifindex == host) {
+                _ if view.gateways.contains(address) => None,
+                _ if routing::is_behind(view, address) => None,
+                true => Some(Claim::Now),
                 false => Some(Claim::Any),
             }
         };
-        let mut claims: Vec<(Claim, &IpAddr)> = dev
+        let mut own: Vec<(Claim, &IpAddr)> = dev
             .addresses
             .iter()
             .filter_map(|address| Some((claim(address)?, address)))
             .collect();
-        claims.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
+        own.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
         // One namespace must not fill the table that all share.
-        for (claim, address) in claims.into_iter().take(MAX_OWNED) {
-            let owner = Owner {
-                ifindex: host,
-                kind,
-            };
-            if owners.get(address).is_none_or(|(best, _)| claim > *best) {
-                let _: Option<_> = owners.insert(*address, (claim, owner));
-            }
+        for (claim, address) in own.into_iter().take(MAX_OWNED) {
+            claims.put(IpNet::from(*address), claim, owner);
+        }
+    }
+    let mut owners = claims.won();
+    let outside = Owner {
+        ifindex: port,
+        kind: OWNER_OUTSIDE,
+    };
+    for gateway in &view.gateways {
+        let address = IpNet::from(*gateway);
+        if !owners.contains_key(&address) && around(&owners, address).is_some() {
+            let _: Option<Owner> = owners.insert(address, outside);
         }
     }
     owners
-        .into_iter()
-        .map(|(address, (_, owner))| (address, owner))
-        .collect()
 }
 
 /// What speaks for an owner; the weakest first.
@@ -202,10 +222,58 @@ enum Claim {
     Now,
     /// The parent's namespace has it.
     Namespace,
-    /// The administrator said that this device may own it.
-    Granted,
-    /// And it owns it now.
-    GrantedNow,
+    /// The administrator said that it is this device's.
+    ByHand,
+}
+
+/// Who claims what; the strongest, and among equals the first, gets it.
+#[derive(Default)]
+struct Claims(BTreeMap<IpNet, (Claim, Owner)>);
+
+impl Claims {
+    fn put(&mut self, prefix: IpNet, claim: Claim, owner: Owner) {
+        if self.0.get(&prefix).is_none_or(|(best, _)| claim > *best) {
+            let _: Option<_> = self.0.insert(prefix, (claim, owner));
+        }
+    }
+
+    fn won(self) -> BTreeMap<IpNet, Owner> {
+        let all = self.0.into_iter();
+        all.map(|(prefix, (_, owner))| (prefix, owner)).collect()
+    }
+}
+
+/// Bits that are free behind a prefix.
+fn room(prefix: IpNet) -> u8 {
+    prefix.max_prefix_len() - prefix.prefix_len()
+}
+
+/// Whether it is one address.
+pub(crate) fn is_single(prefix: IpNet) -> bool {
+    room(prefix) == 0
+}
+
+/// Whether a device has prefixes by hand; up or down is for the owners alone.
+fn has_prefixes(view: &PortView, alive: &BTreeMap<u32, &DevView>) -> bool {
+    let slots = alive.values().map(|dev| dev.entry.slot);
+    let mut all = slots.filter_map(|slot| view.grants.get(&slot)).flatten();
+    all.any(|prefix| !is_single(*prefix))
+}
+
+/// As iproute2 has it: one address stands alone, a prefix with its length.
+pub fn words(prefix: IpNet) -> String {
+    match is_single(prefix) {
+        true => prefix.addr().to_string(),
+        false => prefix.to_string(),
+    }
+}
+
+/// The owner of the longest prefix around `inner`, itself aside.
+pub(crate) fn around(owners: &BTreeMap<IpNet, Owner>, inner: IpNet) -> Option<Owner> {
+    (0..inner.prefix_len()).rev().find_map(|len| {
+        let prefix = IpNet::new(inner.addr(), len).ok()?.trunc();
+        owners.get(&prefix).copied()
+    })
 }
 
 fn plan_owners(
@@ -214,28 +282,37 @@ fn plan_owners(
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
     own: &BTreeSet<IpAddr>,
-) -> BTreeMap<IpAddr, Owner> {
+) -> BTreeMap<IpNet, Owner> {
     let wanted = owners(port, view, alive, own);
-    for address in view.owners.keys() {
-        if !wanted.contains_key(address) {
-            steps.push(Step::DropOwner {
-                port,
-                address: *address,
-            });
-        }
-    }
-    // The namespace's own first, should there be no room for all.
-    let (first, rest): (Vec<_>, Vec<_>) = wanted
+    let set = |prefix: &IpNet, owner: &Owner| Step::SetOwner {
+        port,
+        prefix: *prefix,
+        owner: *owner,
+    };
+    let lose = |prefix: &IpNet| Step::DropOwner {
+        port,
+        prefix: *prefix,
+    };
+    // In between, each address goes to its old owner or to its new one: what has nothing around it
+    // goes at once, and makes room; then comes the longest first, and goes the shortest first.
+    let gone = view
+        .owners
+        .keys()
+        .filter(|prefix| !wanted.contains_key(*prefix));
+    let (at_once, mut later): (Vec<_>, Vec<_>) = gone.partition(|prefix| {
+        let has_none = |all| around(all, **prefix).is_none();
+        is_single(**prefix) && has_none(&view.owners) && has_none(&wanted)
+    });
+    steps.extend(at_once.into_iter().map(lose));
+    let mut new: Vec<(&IpNet, &Owner)> = wanted
         .iter()
-        .filter(|(address, owner)| view.owners.get(*address) != Some(owner))
-        .partition(|(_, owner)| owner.kind == OWNER_PARENT);
-    for (address, owner) in first.into_iter().chain(rest) {
-        steps.push(Step::SetOwner {
-            port,
-            address: *address,
-            owner: *owner,
-        });
-    }
+        .filter(|(prefix, owner)| view.owners.get(*prefix) != Some(owner))
+        .collect();
+    // The namespace's own before the other addresses, should there be no room for all.
+    new.sort_by_key(|(prefix, owner)| (room(**prefix), owner.kind != OWNER_PARENT));
+    steps.extend(new.into_iter().map(|(prefix, owner)| set(prefix, owner)));
+    later.sort_by_key(|prefix| std::cmp::Reverse(room(**prefix)));
+    steps.extend(later.into_iter().map(lose));
     wanted
 }
 

@@ -74,16 +74,16 @@ fn remember(world: &mut World, step: Step) {
     match step {
         Step::SetOwner {
             port,
-            address,
+            prefix,
             owner,
         } => {
             if let Some(view) = world.ports.get_mut(&port) {
-                let _: Option<_> = view.owners.insert(address, owner);
+                let _: Option<_> = view.owners.insert(prefix, owner);
             }
         }
-        Step::DropOwner { port, address } => {
+        Step::DropOwner { port, prefix } => {
             if let Some(view) = world.ports.get_mut(&port) {
-                let _: Option<_> = view.owners.remove(&address);
+                let _: Option<_> = view.owners.remove(&prefix);
             }
         }
         _ => {}

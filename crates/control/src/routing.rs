@@ -5,7 +5,8 @@
 //!  device ─► host end ─ PREROUTING ─ the namespace's own routes ─ FORWARD ─ POSTROUTING ─► parent ─► wire
 //! ```
 //!
-//! * A table of the parent's own has a route to the host end for each address that a device owns.
+//! * A table of the parent's own has a route to the host end for each address and prefix that a
+//!   device owns. What lies in such a prefix and is not the device's is excepted from it (`throw`).
 //! * A rule sends what comes in on the parent there. What the host itself sends does not look into
 //!   it: otherwise a device that takes the address of a name server would get the host's questions.
 //! * The host end has the parent's MAC address and no ARP, so that what goes out of it is for the
@@ -34,15 +35,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ipvlan_abi::{
-    Mode, OWNER_PEER, Owner, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED, PortEntry,
-    ROUTED_MARK,
+    Mode, OWNER_PARENT, OWNER_PEER, Owner, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED,
+    PortEntry, ROUTED_MARK,
 };
 use ipvlan_netlink::{Family, Link, LinkChange, Mac, Netlink, RouteFilter, Rule, V4Settings};
 
 use crate::error::Error;
 use crate::observe::{DevView, PortView, World};
-use crate::plan::{IFF_NOARP, MAX_OWNED, Step};
+use crate::plan::{IFF_NOARP, MAX_OWNED, Step, around};
 
 /// Number of the table of the parent with ifindex 0; high, and not one that people use.
 const TABLE: u32 = 0x6970_0000;
@@ -97,8 +99,8 @@ impl Host {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routing {
     pub(crate) rules: BTreeSet<Rule>,
-    /// Address, and the host end it is routed to.
-    pub(crate) routes: BTreeMap<IpAddr, u32>,
+    /// Prefix, and the host end it is routed to; `None`: excepted from the prefix around it.
+    pub(crate) routes: BTreeMap<IpNet, Option<u32>>,
 }
 
 impl Routing {
@@ -120,9 +122,7 @@ impl Routing {
             };
             for route in nl.routes(filter)? {
                 let host = route.hops.first().and_then(|hop| hop.interface);
-                let _: Option<u32> = found
-                    .routes
-                    .insert(route.destination.addr(), host.unwrap_or_default());
+                let _: Option<_> = found.routes.insert(route.destination, host);
             }
         }
         Ok(found)
@@ -191,7 +191,7 @@ fn candidates<'a>(
     dev: &'a DevView,
 ) -> impl Iterator<Item = &'a IpAddr> {
     let owns = |address: &&IpAddr| {
-        let owner = view.owners.get(*address);
+        let owner = view.owners.get(&IpNet::from(**address));
         owner.is_some_and(|owner| owner.ifindex == host)
     };
     let (mine, others): (Vec<_>, Vec<_>) = dev.addresses.iter().partition(owns);
@@ -273,7 +273,7 @@ pub(crate) fn plan(
     view: &PortView,
     world: &World,
     hosts: &[&Link],
-    owners: &BTreeMap<IpAddr, Owner>,
+    owners: &BTreeMap<IpNet, Owner>,
     entry: PortEntry,
 ) -> PortEntry {
     if !concerns(&entry) {
@@ -298,7 +298,7 @@ fn set_up(
     parent: &Link,
     world: &World,
     hosts: &[&Link],
-    owners: &BTreeMap<IpAddr, Owner>,
+    owners: &BTreeMap<IpNet, Owner>,
     mut entry: PortEntry,
 ) -> PortEntry {
     let host = &world.host;
@@ -340,30 +340,37 @@ fn set_up(
         true => hosts.iter().map(|link| link.index).collect(),
         false => BTreeSet::new(),
     };
-    let wanted: BTreeMap<IpAddr, u32> = owners
-        .iter()
-        .filter(|(address, owner)| {
-            owner.kind == OWNER_PEER
-                && up.contains(&owner.ifindex)
-                && host.has(Family::of(**address))
-                && !is_link_local(**address)
-        })
-        .map(|(address, owner)| (*address, owner.ifindex))
-        .collect();
+    let leads_out = |prefix: IpNet, owner: &Owner| {
+        owner.kind == OWNER_PEER
+            && up.contains(&owner.ifindex)
+            && host.has(Family::of(prefix.addr()))
+            && !is_link_local(prefix.addr())
+    };
+    let mut wanted: BTreeMap<IpNet, Option<u32>> = BTreeMap::new();
+    for (prefix, owner) in owners {
+        if leads_out(*prefix, owner) {
+            let _: Option<_> = wanted.insert(*prefix, Some(owner.ifindex));
+        } else if owner.kind != OWNER_PARENT
+            && around(owners, *prefix).is_some_and(|outer| leads_out(*prefix, &outer))
+        {
+            // The namespace's own need no exception: its table "local" comes first.
+            let _: Option<_> = wanted.insert(*prefix, None);
+        }
+    }
     let table = table(port);
-    for address in view.routing.routes.keys() {
-        if !wanted.contains_key(address) {
+    for prefix in view.routing.routes.keys() {
+        if !wanted.contains_key(prefix) {
             steps.push(Step::DropRoute {
                 table,
-                address: *address,
+                prefix: *prefix,
             });
         }
     }
-    for (address, host) in wanted {
-        if view.routing.routes.get(&address) != Some(&host) {
+    for (prefix, host) in wanted {
+        if view.routing.routes.get(&prefix) != Some(&host) {
             steps.push(Step::SetRoute {
                 table,
-                address,
+                prefix,
                 host,
             });
         }
@@ -396,10 +403,10 @@ fn take_down(
         }
     }
     change_rules(steps, &view.routing.rules, &BTreeSet::new());
-    for address in view.routing.routes.keys() {
+    for prefix in view.routing.routes.keys() {
         steps.push(Step::DropRoute {
             table: table(port),
-            address: *address,
+            prefix: *prefix,
         });
     }
     for link in hosts {

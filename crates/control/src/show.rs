@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipvlan_abi::{DropReason, Mode, OWNER_PARENT, PortEntry};
+use ipnet::IpNet;
+use ipvlan_abi::{DropReason, Mode, Owner, PortEntry};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::{self, current_cookie};
 use ipvlan_netlink::{Link, NetNs, Netlink, Nsid};
 
 use crate::api::{Place, Shown, ShownPort};
 use crate::error::Error;
-use crate::observe::{Memory, PortView, is_host_end, observe};
+use crate::observe::{DevView, Memory, PortView, is_host_end, observe};
+use crate::plan::around;
 use crate::store::Store;
 
 /// What the alias of a host end says: in which namespace its parent is, for those who see it from
@@ -162,7 +164,6 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
         let drops = store.port(*parent)?.drops()?;
         for (host, dev) in &view.devs {
             let Some(link) = &dev.link else { continue };
-            let (owned, refused) = addresses(view, *host);
             all.push(Shown {
                 link: link.clone(),
                 place: names.place(dev.place),
@@ -176,8 +177,8 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
                 mode: view.entry.mode(),
                 flag: view.entry.flag(),
                 slot: dev.entry.slot,
-                owned,
-                refused,
+                owned: owned(&view.owners, *host),
+                refused: refused(view, *host, dev),
                 granted: granted(&view.grants, dev.entry.slot),
                 dhcp_identity: dhcp_identity(&view.entry, dev.entry.slot),
                 drops: reasons(&drops, *host),
@@ -215,19 +216,26 @@ pub fn show_ports() -> Result<Vec<ShownPort>, Error> {
     Ok(all)
 }
 
-/// Which of its addresses a device owns, and which somebody else had first.
-fn addresses(view: &PortView, host: u32) -> (Vec<IpAddr>, Vec<IpAddr>) {
-    let Some(dev) = view.devs.get(&host) else {
-        return (Vec::new(), Vec::new());
-    };
-    dev.addresses.iter().partition(|address| {
-        view.owners
-            .get(address)
-            .is_some_and(|owner| owner.ifindex == host && owner.kind != OWNER_PARENT)
-    })
+/// What a device owns.
+fn owned(owners: &BTreeMap<IpNet, Owner>, host: u32) -> Vec<IpNet> {
+    let all = owners.iter();
+    let own = all.filter(|(_, owner)| owner.is_device() && owner.ifindex == host);
+    own.map(|(prefix, _)| *prefix).collect()
 }
 
-fn granted(grants: &BTreeMap<u32, BTreeSet<IpAddr>>, slot: u32) -> Vec<IpAddr> {
+/// What it has and does not own, because somebody had it first.
+fn refused(view: &PortView, host: u32, dev: &DevView) -> Vec<IpAddr> {
+    let is_owned = |address: &IpAddr| {
+        let address = IpNet::from(*address);
+        let owner = view.owners.get(&address).copied();
+        let owner = owner.or_else(|| around(&view.owners, address));
+        owner.is_some_and(|owner| owner.is_device() && owner.ifindex == host)
+    };
+    let all = dev.addresses.iter().copied();
+    all.filter(|address| !is_owned(address)).collect()
+}
+
+fn granted(grants: &BTreeMap<u32, BTreeSet<IpNet>>, slot: u32) -> Vec<IpNet> {
     grants.get(&slot).into_iter().flatten().copied().collect()
 }
 
@@ -256,12 +264,6 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
     } = origin;
     let entry = port.entry()?;
     let slot = port.devs()?.get(host_index).map_or(0, |dev| dev.slot);
-    let owned = port
-        .owners()?
-        .into_iter()
-        .filter(|(_, owner)| owner.ifindex == *host_index && owner.kind != OWNER_PARENT)
-        .map(|(address, _)| address)
-        .collect();
     Ok(Shown {
         place: Place::Here,
         parent: nl
@@ -273,7 +275,7 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
         mode: entry.mode(),
         flag: entry.flag(),
         slot,
-        owned,
+        owned: owned(&port.owners()?, *host_index),
         refused: Vec::new(),
         granted: granted(&port.grants()?, slot),
         dhcp_identity: dhcp_identity(&entry, slot),

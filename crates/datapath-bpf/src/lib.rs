@@ -5,7 +5,8 @@
 //! is pinned there alive and running, with or without a process:
 //!
 //! ```text
-//! DIR/port, owners4, owners6, devs, members, drops, grants    the maps, see ipvlan_abi
+//! DIR/port, owners4, owners6, prefixes4, prefixes6, devs, members, drops, grants
+//!                                                     the maps, see ipvlan_abi
 //! DIR/parent_ingress, device_egress                   the programs
 //! DIR/parent_link                                     tcx: what holds the program at the parent
 //! DIR/device_link_IFINDEX                             tcx: the same for each host end

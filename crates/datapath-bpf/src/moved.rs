@@ -55,10 +55,10 @@ impl Port {
     }
 
     /// Nobody is delivered to any more, nor what a device sends to the stack (l3s), until the addresses
-    /// are given out again.
+    /// and prefixes are given out again.
     pub fn silence(&mut self) -> Result<(), Error> {
-        for address in self.owners()?.into_keys() {
-            self.remove_owner(address)?;
+        for prefix in self.owners()?.into_keys() {
+            self.remove_owner(prefix)?;
         }
         let entry = self.entry()?;
         self.set_entry(PortEntry {

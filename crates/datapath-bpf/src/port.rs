@@ -5,10 +5,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap, ProgramArray};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ipvlan_abi::{
     ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, LEASE_REPLY, LEASE_REQUEST, MAX_DEVS,
     MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
@@ -49,6 +51,8 @@ pub struct Port {
     port: Array<MapData, Raw<PortEntry>>,
     owners4: HashMap<MapData, [u8; 4], Raw<Owner>>,
     owners6: HashMap<MapData, [u8; 16], Raw<Owner>>,
+    prefixes4: LpmTrie<MapData, [u8; 4], Raw<Owner>>,
+    prefixes6: LpmTrie<MapData, [u8; 16], Raw<Owner>>,
     devs: HashMap<MapData, u32, Raw<DevEntry>>,
     members: Array<MapData, u32>,
     pub(crate) drops: PerCpuHashMap<MapData, Raw<DropKey>, u64>,
@@ -172,6 +176,8 @@ impl Port {
             port: open_map(dir, "port", Map::Array)?,
             owners4: open_map(dir, "owners4", Map::HashMap)?,
             owners6: open_map(dir, "owners6", Map::HashMap)?,
+            prefixes4: open_map(dir, "prefixes4", Map::LpmTrie)?,
+            prefixes6: open_map(dir, "prefixes6", Map::LpmTrie)?,
             devs: open_map(dir, "devs", Map::HashMap)?,
             members: open_map(dir, "members", Map::Array)?,
             drops: open_map(dir, "drops", Map::PerCpuHashMap)?,
@@ -205,43 +211,51 @@ impl Port {
             .map_err(|source| map("write", "port", source))
     }
 
-    /// Who owns what.
-    pub fn owners(&self) -> Result<BTreeMap<IpAddr, Owner>, Error> {
+    /// Who owns what: single addresses (/32, /128) and prefixes.
+    pub fn owners(&self) -> Result<BTreeMap<IpNet, Owner>, Error> {
         let mut all = BTreeMap::new();
         for item in self.owners4.iter() {
             let (address, owner) = item.map_err(|source| map("read", "owners4", source))?;
-            let _: Option<Owner> = all.insert(IpAddr::from(address), owner.0);
+            let _: Option<Owner> = all.insert(IpNet::from(IpAddr::from(address)), owner.0);
         }
         for item in self.owners6.iter() {
             let (address, owner) = item.map_err(|source| map("read", "owners6", source))?;
-            let _: Option<Owner> = all.insert(IpAddr::from(address), owner.0);
+            let _: Option<Owner> = all.insert(IpNet::from(IpAddr::from(address)), owner.0);
+        }
+        for item in self.prefixes4.iter() {
+            let (key, owner) = item.map_err(|source| map("read", "prefixes4", source))?;
+            all.extend(v4_prefix(&key).map(|prefix| (prefix, owner.0)));
+        }
+        for item in self.prefixes6.iter() {
+            let (key, owner) = item.map_err(|source| map("read", "prefixes6", source))?;
+            all.extend(v6_prefix(&key).map(|prefix| (prefix, owner.0)));
         }
         Ok(all)
     }
 
-    /// Gives an address to `owner`, whoever had it.
+    /// Gives an address or a prefix to `owner`, whoever had it. Of a prefix, the bits behind its
+    /// length are 0.
     ///
     /// # Errors
     ///
-    /// `E2BIG` when the table is full.
-    pub fn set_owner(&mut self, address: IpAddr, owner: Owner) -> Result<(), Error> {
-        match address {
-            IpAddr::V4(address) => self
-                .owners4
-                .insert(address.octets(), Raw(owner), 0)
-                .map_err(|source| map("write", "owners4", source)),
-            IpAddr::V6(address) => self
-                .owners6
-                .insert(address.octets(), Raw(owner), 0)
-                .map_err(|source| map("write", "owners6", source)),
-        }
+    /// `E2BIG` when the table of addresses is full, `ENOSPC` when that of prefixes is.
+    pub fn set_owner(&mut self, prefix: IpNet, owner: Owner) -> Result<(), Error> {
+        let (done, name) = match Place::of(prefix) {
+            Place::V4(key) => (self.owners4.insert(key, Raw(owner), 0), "owners4"),
+            Place::V6(key) => (self.owners6.insert(key, Raw(owner), 0), "owners6"),
+            Place::V4Prefix(key) => (self.prefixes4.insert(&key, Raw(owner), 0), "prefixes4"),
+            Place::V6Prefix(key) => (self.prefixes6.insert(&key, Raw(owner), 0), "prefixes6"),
+        };
+        done.map_err(|source| map("write", name, source))
     }
 
-    /// Takes an address from whoever has it; fine when nobody does.
-    pub fn remove_owner(&mut self, address: IpAddr) -> Result<(), Error> {
-        match address {
-            IpAddr::V4(address) => gone(self.owners4.remove(&address.octets()), "owners4"),
-            IpAddr::V6(address) => gone(self.owners6.remove(&address.octets()), "owners6"),
+    /// Takes an address or a prefix from whoever has it; fine when nobody does.
+    pub fn remove_owner(&mut self, prefix: IpNet) -> Result<(), Error> {
+        match Place::of(prefix) {
+            Place::V4(key) => gone(self.owners4.remove(&key), "owners4"),
+            Place::V6(key) => gone(self.owners6.remove(&key), "owners6"),
+            Place::V4Prefix(key) => gone(self.prefixes4.remove(&key), "prefixes4"),
+            Place::V6Prefix(key) => gone(self.prefixes6.remove(&key), "prefixes6"),
         }
     }
 
@@ -268,8 +282,8 @@ impl Port {
         if let Some(DevEntry { slot, .. }) = devs.remove(&ifindex)
             && !devs.values().any(|other| other.slot == slot)
         {
-            for address in self.grants()?.remove(&slot).unwrap_or_default() {
-                self.remove_grant(slot, address)?;
+            for prefix in self.grants()?.remove(&slot).unwrap_or_default() {
+                self.remove_grant(slot, prefix)?;
             }
         }
         for reason in DropReason::ALL {
@@ -283,30 +297,34 @@ impl Port {
         remove_file(&self.device_link(ifindex))
     }
 
-    /// What each device may own whoever else has it, by slot.
-    pub fn grants(&self) -> Result<BTreeMap<u32, BTreeSet<IpAddr>>, Error> {
-        let mut all: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+    /// What each device has by hand, by slot: single addresses and prefixes.
+    pub fn grants(&self) -> Result<BTreeMap<u32, BTreeSet<IpNet>>, Error> {
+        let mut all: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
         for item in self.grants.iter() {
-            let (key, _) = item.map_err(|source| map("read", "grants", source))?;
-            let _: bool = all.entry(key.0.slot).or_default().insert(key.0.prefix().0);
+            let (Raw(key), _) = item.map_err(|source| map("read", "grants", source))?;
+            let (address, len) = key.prefix();
+            if let Ok(prefix) = IpNet::new(address, len) {
+                let _: bool = all.entry(key.slot).or_default().insert(prefix);
+            }
         }
         Ok(all)
     }
 
-    /// Lets the device in this slot own an address.
+    /// Writes down that the device in this slot has an address or a prefix by hand. No program looks
+    /// at it: [`Self::set_owner`] is what delivers.
     ///
     /// # Errors
     ///
     /// `E2BIG` when the table is full.
-    pub fn set_grant(&mut self, slot: u32, address: IpAddr) -> Result<(), Error> {
+    pub fn set_grant(&mut self, slot: u32, prefix: IpNet) -> Result<(), Error> {
         self.grants
-            .insert(grant_key(slot, address), 1, 0)
+            .insert(grant_key(slot, prefix), 1, 0)
             .map_err(|source| map("write", "grants", source))
     }
 
-    /// Takes that back; fine when it may not.
-    pub fn remove_grant(&mut self, slot: u32, address: IpAddr) -> Result<(), Error> {
-        gone(self.grants.remove(&grant_key(slot, address)), "grants")
+    /// Takes that back; fine when it has not.
+    pub fn remove_grant(&mut self, slot: u32, prefix: IpNet) -> Result<(), Error> {
+        gone(self.grants.remove(&grant_key(slot, prefix)), "grants")
     }
 
     /// Who hears a broadcast: the host end in each slot below `count`, 0 where a slot is free. There
@@ -395,10 +413,12 @@ impl Port {
 }
 
 /// Pins, and what the maps are called in the object.
-const MAPS: [(&str, &str); 8] = [
+const MAPS: [(&str, &str); 10] = [
     ("port", "PORT"),
     ("owners4", "OWNERS4"),
     ("owners6", "OWNERS6"),
+    ("prefixes4", "PREFIXES4"),
+    ("prefixes6", "PREFIXES6"),
     ("devs", "DEVS"),
     ("members", "MEMBERS"),
     ("drops", "DROPS"),
@@ -407,9 +427,38 @@ const MAPS: [(&str, &str); 8] = [
     ("programs", "PROGRAMS"),
 ];
 
-fn grant_key(slot: u32, address: IpAddr) -> Raw<GrantKey> {
-    let len = if address.is_ipv4() { 32 } else { 128 };
-    Raw(GrantKey::new(slot, address, len))
+/// The map that an owner is in, and its key there.
+enum Place {
+    V4([u8; 4]),
+    V6([u8; 16]),
+    V4Prefix(Key<[u8; 4]>),
+    V6Prefix(Key<[u8; 16]>),
+}
+
+impl Place {
+    fn of(prefix: IpNet) -> Self {
+        let len = prefix.prefix_len();
+        match prefix.addr() {
+            IpAddr::V4(address) if len == 32 => Self::V4(address.octets()),
+            IpAddr::V6(address) if len == 128 => Self::V6(address.octets()),
+            IpAddr::V4(address) => Self::V4Prefix(Key::new(len.into(), address.octets())),
+            IpAddr::V6(address) => Self::V6Prefix(Key::new(len.into(), address.octets())),
+        }
+    }
+}
+
+fn v4_prefix(key: &Key<[u8; 4]>) -> Option<IpNet> {
+    let len = u8::try_from(key.prefix_len()).ok()?;
+    Some(Ipv4Net::new(key.data().into(), len).ok()?.into())
+}
+
+fn v6_prefix(key: &Key<[u8; 16]>) -> Option<IpNet> {
+    let len = u8::try_from(key.prefix_len()).ok()?;
+    Some(Ipv6Net::new(key.data().into(), len).ok()?.into())
+}
+
+fn grant_key(slot: u32, prefix: IpNet) -> Raw<GrantKey> {
+    Raw(GrantKey::new(slot, prefix.addr(), prefix.prefix_len()))
 }
 
 /// `bpf_loop`, the youngest of the helpers that the programs call.

@@ -3,7 +3,7 @@
 //! `BPF_PROG_TEST_RUN` runs the program `decide` on a frame; it answers with the bits of the
 //! verdict. The native build decides on the same bytes with the same port and owners. There must be
 //! no difference on any of at least 100,000 generated frames: valid ones, odd ones, and valid ones
-//! with damage.
+//! with damage; on a port with prefixes, and on one without.
 //!
 //! What a test run cannot do: set the packet type (it follows from the address) or a VLAN tag outside
 //! of the bytes, and, in newer kernels, take an IP packet that is shorter than its fixed header; or a frame that does not fit a page.
@@ -18,9 +18,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use ipnet::IpNet;
 use ipvlan_abi::{
-    DropReason, Flag, Mode, OWNER_HERE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PORT_MARK,
-    PORT_ROUTED, PortEntry,
+    DropReason, Flag, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, Owner,
+    PORT_ALLMULTI, PORT_MARK, PORT_PREFIXES, PORT_ROUTED, PortEntry,
 };
 use ipvlan_core::frame::Bytes;
 use ipvlan_core::{Action, Owners, Verdict, rx, tx};
@@ -33,22 +34,30 @@ const SENDER: u32 = 7;
 const PARENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const FOREIGN_MAC: [u8; 6] = [0x06, 0xde, 0xad, 0xbe, 0xef, 0x02];
 
-const V4: [[u8; 4]; 5] = [
+const V4: [[u8; 4]; 9] = [
     [10, 0, 0, 1],
     [10, 0, 0, 7],
     [10, 0, 0, 8],
+    [10, 9, 8, 254],
+    [10, 9, 8, 1],
+    [10, 9, 8, 200],
+    [10, 9, 9, 1],
     [10, 0, 0, 254],
     [224, 0, 0, 251],
 ];
-const V6: [[u8; 16]; 5] = [
+const V6: [[u8; 16]; 9] = [
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7],
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8],
+    [0xfd, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe],
+    [0xfd, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+    [0xfd, 9, 0, 8, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+    [0xfd, 9, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe],
     [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
 ];
-/// Of the first three addresses of each family; the others are nobody's.
-const OWNERS: [Owner; 3] = [
+/// Of the first four addresses of each family; the others have no entry of their own.
+const OWNERS: [Owner; 4] = [
     Owner {
         ifindex: 2,
         kind: OWNER_PARENT,
@@ -61,6 +70,34 @@ const OWNERS: [Owner; 3] = [
         ifindex: 8,
         kind: OWNER_HERE,
     },
+    Owner {
+        ifindex: 2,
+        kind: OWNER_OUTSIDE,
+    },
+];
+
+/// Prefixes of each family and their owners, the longest first.
+const V4_PREFIXES: [([u8; 4], u8, Owner); 3] = [
+    ([10, 9, 8, 128], 25, OWNERS[1]),
+    ([10, 9, 8, 0], 24, OWNERS[2]),
+    ([10, 0, 0, 0], 13, OWNERS[2]),
+];
+const V6_PREFIXES: [([u8; 16], u8, Owner); 3] = [
+    (
+        [0xfd, 9, 0, 8, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        65,
+        OWNERS[1],
+    ),
+    (
+        [0xfd, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        64,
+        OWNERS[2],
+    ),
+    (
+        [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        13,
+        OWNERS[2],
+    ),
 ];
 
 struct Table;
@@ -80,12 +117,20 @@ impl Owners for Table {
             .map_or(Owner::NOBODY, |(_, o)| o)
     }
 
-    fn v4_prefix(&self, _: &[u8; 4]) -> Owner {
-        Owner::NOBODY
+    fn v4_prefix(&self, address: &[u8; 4]) -> Owner {
+        let bits = |address: &[u8; 4], len: u8| u32::from_be_bytes(*address) >> (32 - len);
+        V4_PREFIXES
+            .iter()
+            .find(|(prefix, len, _)| bits(prefix, *len) == bits(address, *len))
+            .map_or(Owner::NOBODY, |(_, _, owner)| *owner)
     }
 
-    fn v6_prefix(&self, _: &[u8; 16]) -> Owner {
-        Owner::NOBODY
+    fn v6_prefix(&self, address: &[u8; 16]) -> Owner {
+        let bits = |address: &[u8; 16], len: u8| u128::from_be_bytes(*address) >> (128 - len);
+        V6_PREFIXES
+            .iter()
+            .find(|(prefix, len, _)| bits(prefix, *len) == bits(address, *len))
+            .map_or(Owner::NOBODY, |(_, _, owner)| *owner)
     }
 }
 
@@ -320,11 +365,17 @@ impl Machine {
             identity: [2, 1, 2, 3],
         };
         let mut port = Port::create(&dir.join("port"), "lo", entry, capacity).unwrap();
-        for (address, owner) in V4.iter().zip(OWNERS) {
-            port.set_owner(IpAddr::from(*address), owner).unwrap();
+        let v4 = V4.iter().map(|address| (IpAddr::from(*address), 32));
+        let v6 = V6.iter().map(|address| (IpAddr::from(*address), 128));
+        for ((address, len), owner) in v4.zip(OWNERS).chain(v6.zip(OWNERS)) {
+            let address = IpNet::new(address, len).unwrap();
+            port.set_owner(address, owner).unwrap();
         }
-        for (address, owner) in V6.iter().zip(OWNERS) {
-            port.set_owner(IpAddr::from(*address), owner).unwrap();
+        let v4 = V4_PREFIXES.map(|(address, len, owner)| (IpAddr::from(address), len, owner));
+        let v6 = V6_PREFIXES.map(|(address, len, owner)| (IpAddr::from(address), len, owner));
+        for (address, len, owner) in v4.into_iter().chain(v6) {
+            let prefix = IpNet::new(address, len).unwrap();
+            port.set_owner(prefix, owner).unwrap();
         }
         Self {
             decide: port.load_decide().unwrap(),
@@ -398,18 +449,17 @@ fn the_ebpf_build_decides_as_the_native_build() {
     let mut dice = Dice(seed);
     let mut machine = Machine::new();
     let mut seen: HashMap<(Action, u32), u32> = HashMap::new();
-    let combinations: Vec<(Mode, Flag)> = [Mode::L2, Mode::L3, Mode::L3s]
-        .into_iter()
-        .flat_map(|mode| {
-            [Flag::Bridge, Flag::Private, Flag::Vepa]
-                .into_iter()
-                .map(move |flag| (mode, flag))
-        })
-        .collect();
-    for (mode, flag) in &combinations {
-        for _ in 0..FRAMES / 6 {
+    let mut combinations: Vec<(Mode, Flag, u32)> = Vec::new();
+    for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+        for flag in [Flag::Bridge, Flag::Private, Flag::Vepa] {
+            combinations.extend([0, PORT_PREFIXES].map(|bits| (mode, flag, bits)));
+        }
+    }
+    let mut by_prefix = 0;
+    for (mode, flag, prefixes) in &combinations {
+        for _ in 0..FRAMES / 12 {
             let bits = if dice.one_in(8) { 0 } else { PORT_ROUTED };
-            let port = machine.set(*mode, *flag, bits);
+            let port = machine.set(*mode, *flag, bits | prefixes);
             let mut frame = loop {
                 let frame = dice.frame();
                 if can_be_run(&frame) {
@@ -427,20 +477,24 @@ fn the_ebpf_build_decides_as_the_native_build() {
                 another_host: frame[0] & 1 == 0 && frame[..6] != [0; 6],
                 ..Bytes::default()
             };
-            let expected = match sender {
-                0 => rx(&port, &native, &Table),
-                sender => tx(&port, sender, &native, &Table),
+            let decide = |port: &PortEntry| match sender {
+                0 => rx(port, &native, &Table),
+                sender => tx(port, sender, &native, &Table),
             };
+            let expected = decide(&port);
+            let without = PortEntry { bits, ..port };
+            by_prefix += u32::from(expected != decide(&without));
             let found = machine.decide(&frame, sender);
             assert_eq!(
                 found, expected,
-                "{mode} {flag}, sender {sender}: the eBPF build (left) and the native build (right) \
+                "{mode} {flag} {bits} {prefixes}, sender {sender}: the eBPF build (left) and the native build (right) \
                  agree on {frame:02x?}"
             );
             *seen.entry((found.action(), found.reason())).or_default() += 1;
         }
     }
-    eprintln!("{} frames: {seen:?}", FRAMES);
+    eprintln!("{FRAMES} frames: {seen:?}, {by_prefix} by a prefix");
+    assert!(by_prefix > FRAMES / 100, "prefixes decide: {by_prefix}");
     for reason in DropReason::ALL {
         let expected = match reason {
             // Not decisions: they happen, or not, while a verdict is applied.
@@ -478,31 +532,26 @@ fn the_ebpf_build_decides_as_the_native_build() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_full_table_refuses_one_address_and_keeps_the_others() {
-    let mut machine = Machine::with(Capacity { owners: 4 });
+    let mut machine = Machine::with(Capacity { owners: 5 });
     let owner = OWNERS[1];
-    // Three are there.
+    let address = |last| IpNet::from(IpAddr::from([10, 9, 9, last]));
+    // Four are there.
     machine
         .port
-        .set_owner(IpAddr::from([10, 9, 9, 4]), owner)
-        .expect("room for a fourth");
+        .set_owner(address(4), owner)
+        .expect("room for a fifth");
     let before = machine.port.owners().unwrap();
-    let error = machine
-        .port
-        .set_owner(IpAddr::from([10, 9, 9, 5]), owner)
-        .expect_err("full");
+    let error = machine.port.set_owner(address(5), owner).expect_err("full");
     assert_eq!(error.errno(), Some(libc::E2BIG), "{error}");
     assert_eq!(machine.port.owners().unwrap(), before, "nothing is lost");
     machine
         .port
-        .set_owner(IpAddr::from([10, 9, 9, 4]), OWNERS[2])
+        .set_owner(address(4), OWNERS[2])
         .expect("an owner can change");
+    machine.port.remove_owner(address(4)).unwrap();
     machine
         .port
-        .remove_owner(IpAddr::from([10, 9, 9, 4]))
-        .unwrap();
-    machine
-        .port
-        .set_owner(IpAddr::from([10, 9, 9, 5]), owner)
+        .set_owner(address(5), owner)
         .expect("there is room again");
 }
 

@@ -21,8 +21,12 @@ pub(super) const NOT_COMPARED: &[(&str, &str)] = &[
         "drops",
         "`ipvlan stats`, drops by device and reason (row `drops`)",
     ),
-    ("grants", "addresses given by name (`ipvlan addr`)"),
+    ("grants", "what is given by hand (`ipvlan addr`)"),
     ("many", "how our own state and cost grow with the devices"),
+    (
+        "prefixes",
+        "addresses and prefixes given by hand that are not on the device (row `by-hand`)",
+    ),
     (
         "rough",
         "calls, agents and machines of ours that are killed halfway",

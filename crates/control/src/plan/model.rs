@@ -66,17 +66,17 @@ impl Kernel {
     pub(crate) fn apply(&mut self, step: &Step) {
         let ports = &mut self.world.ports;
         match step {
-            Step::DropOwner { port, address } => {
+            Step::DropOwner { port, prefix } => {
                 let port = ports.get_mut(port).expect("a port to drop an owner of");
-                let _: Option<Owner> = port.owners.remove(address);
+                let _: Option<Owner> = port.owners.remove(prefix);
             }
             Step::SetOwner {
                 port,
-                address,
+                prefix,
                 owner,
             } => {
                 let port = ports.get_mut(port).expect("a port to set an owner of");
-                let _: Option<Owner> = port.owners.insert(*address, *owner);
+                let _: Option<Owner> = port.owners.insert(*prefix, *owner);
             }
             Step::SetMember { port, slot, host } => {
                 assert!(*slot < MAX_DEVS, "the map ends there");
@@ -100,7 +100,7 @@ impl Kernel {
                     dev.addresses.clear();
                 }
                 for port in ports.values_mut() {
-                    port.routing.routes.retain(|_, host| host != index);
+                    port.routing.routes.retain(|_, host| *host != Some(*index));
                 }
             }
             Step::Change { index, change } => {
@@ -119,7 +119,7 @@ impl Kernel {
                     host.mac = change.mac.or(host.mac);
                     // What goes down loses its routes.
                     if change.up == Some(false) {
-                        port.routing.routes.retain(|_, host| host != index);
+                        port.routing.routes.retain(|_, host| *host != Some(*index));
                     }
                 }
             }
@@ -139,14 +139,14 @@ impl Kernel {
             }
             Step::SetRoute {
                 table,
-                address,
+                prefix,
                 host,
             } => {
                 let routing = self.routing_of(*table);
-                let _: Option<u32> = routing.routes.insert(*address, *host);
+                let _: Option<_> = routing.routes.insert(*prefix, *host);
             }
-            Step::DropRoute { table, address } => {
-                let _: Option<u32> = self.routing_of(*table).routes.remove(address);
+            Step::DropRoute { table, prefix } => {
+                let _: Option<_> = self.routing_of(*table).routes.remove(prefix);
             }
             Step::AddRule { rule } => {
                 let new = self.routing_of(rule.table).rules.insert(rule.clone());

@@ -58,7 +58,7 @@ impl Kernel {
             let host = dev.host.as_ref().expect("a settled device").index;
             for address in &dev.addresses {
                 let owner = owner(host, dev.place);
-                let _: &mut Owner = port.owners.entry(*address).or_insert(owner);
+                let _: &mut Owner = port.owners.entry(IpNet::from(*address)).or_insert(owner);
             }
             if let (true, Some(link)) = (mode.is_l3(), &mut dev.link) {
                 link.flags |= IFF_NOARP;
@@ -95,7 +95,7 @@ impl Kernel {
 
     fn owner(&self, address: &str) -> Option<u32> {
         let port = self.world.ports.get(&PARENT)?;
-        Some(port.owners.get(&ip(address))?.ifindex)
+        Some(port.owners.get(&net(address))?.ifindex)
     }
 }
 
@@ -115,6 +115,19 @@ fn link(index: u32) -> Link {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
+}
+
+/// An address or a prefix.
+fn net(text: &str) -> IpNet {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).expect("a prefix")
+}
+
+/// What this device has by hand from now on.
+fn give(kernel: &mut Kernel, host: u32, all: &[&str]) {
+    let slot = kernel.dev(host).entry.slot;
+    let all = all.iter().map(|text| net(text)).collect();
+    let _: Option<_> = kernel.port().grants.insert(slot, all);
 }
 
 fn shared() -> String {
@@ -158,7 +171,7 @@ fn place(host: u32) -> Option<Nsid> {
 fn set(address: &str, owner: Owner) -> Step {
     Step::SetOwner {
         port: PARENT,
-        address: ip(address),
+        prefix: net(address),
         owner,
     }
 }
@@ -166,7 +179,7 @@ fn set(address: &str, owner: Owner) -> Step {
 fn lose(address: &str) -> Step {
     Step::DropOwner {
         port: PARENT,
-        address: ip(address),
+        prefix: net(address),
     }
 }
 

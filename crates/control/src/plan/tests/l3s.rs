@@ -33,10 +33,11 @@ fn rules(kernel: &mut Kernel) -> Vec<(Family, String, Option<u32>, bool)> {
         .collect()
 }
 
+/// Prefixes and host ends; 0 is an exception.
 fn routes(kernel: &mut Kernel) -> Vec<(String, u32)> {
     let routes = kernel.port().routing.routes.iter();
     routes
-        .map(|(address, host)| (address.to_string(), *host))
+        .map(|(prefix, host)| (words(*prefix), host.unwrap_or_default()))
         .collect()
 }
 
@@ -78,10 +79,9 @@ fn what_lies_behind_the_host_is_no_devices() {
     assert_eq!(kernel.owner("fd00::10"), None);
     let wanted = [("10.0.0.11".to_owned(), 11)];
     assert_eq!(routes(&mut kernel), wanted, "nor is it routed there");
-    let granted = BTreeSet::from([ip("10.0.0.10")]);
-    let _: Option<_> = kernel.port().grants.insert(0, granted);
+    give(&mut kernel, 10, &["10.0.0.10"]);
     let _: usize = kernel.reconcile();
-    assert_eq!(kernel.owner("10.0.0.10"), Some(10), "but by name");
+    assert_eq!(kernel.owner("10.0.0.10"), Some(10), "but by hand");
     assert_eq!(kernel.owner("fd00::10"), None);
     // In other modes the host forwards nothing to it.
     kernel.port().entry.mode = Mode::L3 as u8;
@@ -96,6 +96,50 @@ fn what_nobody_asked_for_is_not_owned_in_l3s() {
     let port = world.ports.get_mut(&PARENT).expect("the port");
     let _: Option<bool> = port.behind.remove(&ip("10.0.0.10"));
     assert!(plan(&world).contains(&lose("10.0.0.10")));
+}
+
+#[test]
+fn a_prefix_is_routed_but_for_what_is_not_its_devices() {
+    let mut kernel = forwarding(QUIET);
+    let _: bool = kernel.port().gateways.insert(ip("10.9.0.254"));
+    let _: bool = kernel.world.own.insert(ip("10.9.0.1"));
+    give(&mut kernel, 10, &["10.9.0.0/16", "fe80::/64"]);
+    give(&mut kernel, 11, &["10.9.1.0/24", "10.9.1.128/25"]);
+    let _: bool = kernel.dev(11).addresses.insert(ip("10.9.0.7"));
+    let _: usize = kernel.reconcile();
+    let behind = |kernel: &mut Kernel| {
+        let mut all = routes(kernel);
+        all.retain(|(prefix, _)| prefix.starts_with("10.9.") || prefix.starts_with("fe80"));
+        all
+    };
+    let wanted = |all: &[(&str, u32)]| -> Vec<(String, u32)> {
+        let all = all.iter();
+        all.map(|(prefix, host)| ((*prefix).to_owned(), *host))
+            .collect()
+    };
+    let expected = [
+        ("10.9.0.0/16", 10),
+        ("10.9.0.7", 11),
+        // The router is out there. The host's own is its own by another table.
+        ("10.9.0.254", 0),
+        ("10.9.1.0/24", 11),
+        ("10.9.1.128/25", 11),
+    ];
+    assert_eq!(behind(&mut kernel), wanted(&expected));
+
+    // A device that was left here is not routed to, and not by way of another.
+    kernel.dev(11).place = None;
+    let _: usize = kernel.reconcile();
+    let expected = [
+        ("10.9.0.0/16", 10),
+        ("10.9.0.7", 0),
+        ("10.9.0.254", 0),
+        ("10.9.1.0/24", 0),
+    ];
+    assert_eq!(behind(&mut kernel), wanted(&expected));
+    give(&mut kernel, 10, &[]);
+    let _: usize = kernel.reconcile();
+    assert_eq!(behind(&mut kernel), [], "nothing to except from");
 }
 
 #[test]

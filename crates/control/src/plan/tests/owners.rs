@@ -92,39 +92,103 @@ fn the_address_of_a_next_router_is_no_devices() {
     assert_eq!(kernel.plan(), expected, "until it is none any more");
 }
 
+const OUTSIDE: Owner = Owner {
+    ifindex: PARENT,
+    kind: OWNER_OUTSIDE,
+};
+
 #[test]
-fn what_was_granted_goes_before_all_else() {
+fn an_address_by_hand_goes_before_all_else() {
     let mut kernel = two(Mode::L2);
-    let all = ["10.0.0.1", "10.0.0.10", "10.0.0.254"].map(ip);
-    let _: bool = kernel.world.own.insert(all[0]);
-    let _: bool = kernel.port().gateways.insert(all[2]);
+    let all = ["10.0.0.1", "10.0.0.10", "10.0.0.254"];
+    let _: bool = kernel.world.own.insert(ip(all[0]));
+    let _: bool = kernel.port().gateways.insert(ip(all[2]));
     let _: usize = kernel.reconcile();
-    let _: Option<_> = kernel.port().grants.insert(1, BTreeSet::from(all));
-    assert_eq!(
-        kernel.plan(),
-        [],
-        "nothing changes while the device has it not"
-    );
-    kernel.dev(11).addresses.extend(all);
-    let expected = all.map(|address| set(&address.to_string(), owner(11, place(11))));
+    give(&mut kernel, 11, &all);
+    let expected = all.map(|address| set(address, owner(11, place(11))));
     assert_eq!(
         kernel.plan(),
         expected,
-        "the host's, a sibling's, a router's"
+        "the host's, a sibling's, a router's, whether the device has it or not"
     );
     let _: usize = kernel.reconcile();
+    kernel.dev(11).addresses.extend(all.map(ip));
     assert_eq!(kernel.plan(), [], "and it stays so");
-    // Who has it goes before who may have it as well.
-    let _: Option<_> = kernel.port().grants.insert(0, BTreeSet::from(all));
-    kernel.dev(10).addresses.extend(all);
-    assert_eq!(kernel.plan(), []);
+    // Down it owns nothing, as any other.
+    kernel.link(11).flags &= !UP;
+    kernel.dev(11).addresses.clear();
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner(all[0]), Some(PARENT));
+    assert_eq!(kernel.owner(all[1]), Some(10));
+    assert_eq!(kernel.owner(all[2]), None);
+    kernel.link(11).flags |= UP;
+    let _: usize = kernel.reconcile();
     kernel.port().grants.clear();
-    let expected = [lose("10.0.0.254"), set("10.0.0.1", OF_PARENT)];
-    assert_eq!(
-        kernel.plan(),
-        expected,
-        "taken back, but for what was a sibling's"
+    let expected = [
+        lose("10.0.0.254"),
+        set("10.0.0.1", OF_PARENT),
+        set("10.0.0.10", owner(10, place(10))),
+    ];
+    assert_eq!(kernel.plan(), expected, "taken back");
+}
+
+#[test]
+fn a_prefix_is_the_devices_but_for_what_others_have_in_it() {
+    let mut kernel = two(Mode::L3);
+    let _: bool = kernel.world.own.insert(ip("10.0.0.1"));
+    let _: bool = kernel.port().gateways.insert(ip("10.0.0.254"));
+    let _: bool = kernel.port().gateways.insert(ip("10.5.0.254"));
+    let _: usize = kernel.reconcile();
+    give(&mut kernel, 11, &["10.0.0.0/24", "fd00::/64"]);
+    let mut bits = kernel.port().entry.bits;
+    let with = entry(&mut kernel, |entry| entry.bits |= PORT_PREFIXES);
+    let expected = [
+        with.clone(),
+        // What is excepted comes first.
+        set("10.0.0.254", OUTSIDE),
+        set("10.0.0.0/24", owner(11, place(11))),
+        set("fd00::/64", owner(11, place(11))),
+        with,
+    ];
+    assert_eq!(kernel.plan(), expected);
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.1"), Some(PARENT));
+    assert_eq!(kernel.owner("10.0.0.10"), Some(10), "the sibling's");
+    // The device itself has the router's address: that was not given.
+    let _: bool = kernel.dev(11).addresses.insert(ip("10.0.0.254"));
+    assert_eq!(kernel.plan(), []);
+    give(&mut kernel, 11, &["10.0.0.0/24", "10.0.0.254"]);
+    let expected = [set("10.0.0.254", owner(11, place(11))), lose("fd00::/64")];
+    assert_eq!(kernel.plan(), expected, "but now it is");
+    let _: usize = kernel.reconcile();
+
+    // Overlapping ones of both.
+    give(&mut kernel, 10, &["10.0.0.0/25", "10.0.0.0/16"]);
+    let expected = [
+        set("10.0.0.0/25", owner(10, place(10))),
+        set("10.0.0.0/16", owner(10, place(10))),
+    ];
+    assert_eq!(kernel.plan(), expected, "the longest first");
+    let _: usize = kernel.reconcile();
+    give(&mut kernel, 10, &[]);
+    let expected = [lose("10.0.0.0/16"), lose("10.0.0.0/25")];
+    assert_eq!(kernel.plan(), expected, "the shortest first");
+    let _: usize = kernel.reconcile();
+
+    // Up and down is nothing that the port's entry would have to know.
+    kernel.link(11).flags &= !UP;
+    kernel.dev(11).addresses.clear();
+    let down = kernel.plan();
+    assert!(down.contains(&lose("10.0.0.0/24")), "{down:?}");
+    assert!(
+        down.iter()
+            .all(|step| matches!(step, Step::DropOwner { .. }))
     );
+    let _: usize = kernel.reconcile();
+    kernel.port().grants.clear();
+    let _: usize = kernel.reconcile();
+    bits ^= kernel.port().entry.bits;
+    assert_eq!(bits, 0, "nobody has a prefix any more");
 }
 
 #[test]
@@ -136,7 +200,7 @@ fn the_same_address_on_two_parents_is_no_duplicate() {
     listen(other.parent.as_mut(), true);
     let dev = device(30, 0, &["10.0.0.10"]);
     other.devs = BTreeMap::from([(30, dev)]);
-    other.owners = BTreeMap::from([(ip("10.0.0.10"), owner(30, place(30)))]);
+    other.owners = BTreeMap::from([(net("10.0.0.10"), owner(30, place(30)))]);
     other.entry.members = 1;
     let _: Option<PortView> = kernel.world.ports.insert(3, other);
     let _: Option<_> = kernel.slots.insert(3, BTreeMap::from([(0, 30)]));

@@ -15,6 +15,19 @@ fn pool() -> Vec<IpAddr> {
     .collect()
 }
 
+/// Those, each by itself, and what is around them.
+fn prefixes() -> Vec<IpNet> {
+    let around = [
+        "10.0.0.0/8",
+        "10.0.0.0/24",
+        "10.0.0.2/31",
+        "fd00::/64",
+        "fe80::/10",
+    ];
+    let around = around.into_iter().map(net);
+    pool().into_iter().map(IpNet::from).chain(around).collect()
+}
+
 fn some_addresses() -> impl Strategy<Value = BTreeSet<IpAddr>> {
     prop::sample::subsequence(pool(), 0..=pool().len())
         .prop_map(|addresses| addresses.into_iter().collect())
@@ -96,9 +109,10 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
     let owner = prop_oneof![
         4 => (host.clone(), OWNER_PEER..=OWNER_HERE),
         1 => Just((index, OWNER_PARENT)),
+        1 => Just((index, OWNER_OUTSIDE)),
     ];
     let owner = owner.prop_map(|(ifindex, kind)| Owner { ifindex, kind });
-    let owners = prop::collection::btree_map(prop::sample::select(pool()), owner, 0..6);
+    let owners = prop::collection::btree_map(prop::sample::select(prefixes()), owner, 0..6);
     let members = prop::collection::btree_map(0u32..8, prop_oneof![host, Just(0)], 0..8);
     let ours = prop::sample::subsequence(
         vec![
@@ -107,13 +121,16 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
             PORT_FORWARD4,
             PORT_FORWARD6,
             PORT_MARK,
+            PORT_PREFIXES,
         ],
-        0..=5,
+        0..=6,
     );
     let port = (0u8..3, 0u32..8, ours, any::<bool>(), any::<bool>());
     let parent = prop::option::weighted(0.9, some_link(index));
     let routing = some_routing(index);
-    let grants = prop::collection::btree_map(0u32..6, some_addresses(), 0..3);
+    let grants = prop::sample::subsequence(prefixes(), 0..5);
+    let grants = grants.prop_map(|some| some.into_iter().collect::<BTreeSet<IpNet>>());
+    let grants = prop::collection::btree_map(0u32..6, grants, 0..3);
     let behind = prop::collection::btree_map(prop::sample::select(pool()), any::<bool>(), 0..4);
     let rights = (some_addresses(), behind, grants);
     (devs, owners, members, port, parent, routing, rights).prop_map(
@@ -122,6 +139,9 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
             let (mode, members, ours, mac, mtu) = port;
             // Nothing lies behind the port's reach.
             slots.retain(|slot, _| *slot < members);
+            // The port says so before there is the first one.
+            let prefixes = owners.keys().any(|prefix| !is_single(*prefix));
+            let prefixes = if prefixes { PORT_PREFIXES } else { 0 };
             let entry = PortEntry {
                 abi: ABI_VERSION,
                 ifindex: index,
@@ -130,7 +150,7 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                 mac: if mac { MAC } else { OTHER_MAC },
                 mode,
                 flag: 0,
-                bits: ours.iter().fold(0, |all, bit| all | bit),
+                bits: ours.iter().fold(prefixes, |all, bit| all | bit),
                 identity: [2, 0, 0, 1],
             };
             let port = PortView {
@@ -175,7 +195,11 @@ fn some_routing(parent: u32) -> impl Strategy<Value = Routing> {
     let host = prop_oneof![4 => parent * 100..parent * 100 + 6, 1 => Just(77u32)];
     (
         prop::collection::btree_set(rule, 0..4),
-        prop::collection::btree_map(prop::sample::select(pool()), host, 0..4),
+        prop::collection::btree_map(
+            prop::sample::select(prefixes()),
+            prop::option::weighted(0.8, host),
+            0..4,
+        ),
     )
         .prop_map(|(rules, routes)| Routing { rules, routes })
 }
@@ -224,35 +248,63 @@ fn some_kernel() -> impl Strategy<Value = Kernel> {
     })
 }
 
-/// Who should own an address, said once more and in another way.
+/// Who should get what is sent to an address, said once more and in another way.
 fn rightful(world: &World, index: u32, address: &IpAddr) -> Option<Owner> {
     let port = &world.ports[&index];
-    let now = port.owners.get(address).map_or(0, |owner| owner.ifindex);
-    let may = |dev: &DevView| {
-        let granted = port.grants.get(&dev.entry.slot);
-        granted.is_some_and(|granted| granted.contains(address))
+    let alive = || {
+        let devs = port.devs.iter();
+        devs.filter(|(_, dev)| {
+            port.parent.is_some() && dev.entry.bits == DEV_READY && dev.host.is_some()
+        })
     };
-    let best = port
-        .devs
-        .iter()
-        .filter(|(_, dev)| port.parent.is_some() && dev.entry.bits == DEV_READY)
-        .filter(|(_, dev)| dev.host.is_some() && dev.addresses.contains(address))
-        .min_by_key(|(host, dev)| (!may(dev), **host != now, dev.entry.slot));
-    match best {
-        Some((host, dev)) if may(dev) => Some(owner(*host, dev.place)),
-        _ if world.own.contains(address) => Some(Owner {
+    let given = |prefix: IpNet| {
+        let to = |dev: &DevView| {
+            let all = port.grants.get(&dev.entry.slot);
+            dev.is_up() && all.is_some_and(|all| all.contains(&prefix))
+        };
+        let best = alive().filter(|(_, dev)| to(dev));
+        let best = best.min_by_key(|(_, dev)| dev.entry.slot);
+        best.map(|(host, dev)| owner(*host, dev.place))
+    };
+    let single = IpNet::from(*address);
+    let mut prefixes: Vec<IpNet> = prefixes();
+    prefixes.retain(|prefix| prefix.contains(&single) && *prefix != single);
+    prefixes.sort_by_key(IpNet::prefix_len);
+    let by_prefix = prefixes.into_iter().rev().find_map(given);
+    let now = port.owners.get(&single).map_or(0, |owner| owner.ifindex);
+    let has_it = alive().filter(|(_, dev)| dev.addresses.contains(address));
+    let has_it = has_it.min_by_key(|(host, dev)| (**host != now, dev.entry.slot));
+    if let Some(owner) = given(single) {
+        Some(owner)
+    } else if world.own.contains(address) {
+        Some(Owner {
             ifindex: index,
             kind: OWNER_PARENT,
-        }),
-        _ if port.gateways.contains(address) => None,
-        _ if port.entry.mode() == Mode::L3s && port.behind.get(address) == Some(&true) => None,
-        _ => best.map(|(host, dev)| owner(*host, dev.place)),
+        })
+    } else if port.gateways.contains(address) {
+        None
+    } else {
+        let is_behind = port.entry.mode() == Mode::L3s && port.behind.get(address) == Some(&true);
+        has_it
+            .filter(|_| !is_behind)
+            .map(|(host, dev)| owner(*host, dev.place))
+            .or(by_prefix)
     }
 }
 
-/// Where frames for an address go, in a port that may have ended.
+/// Where frames for an address go, in a port that may have ended. As a datapath looks it up.
 fn owner_of(world: &World, index: u32, address: &IpAddr) -> Option<Owner> {
-    world.ports.get(&index)?.owners.get(address).copied()
+    let port = world.ports.get(&index)?;
+    let single = IpNet::from(*address);
+    let owner = match port.owners.get(&single) {
+        None if port.entry.bits & PORT_PREFIXES != 0 => {
+            let all = port.owners.iter();
+            let all = all.filter(|(prefix, _)| prefix.contains(&single));
+            all.max_by_key(|(prefix, _)| prefix.prefix_len())?.1
+        }
+        found => found?,
+    };
+    (owner.kind != OWNER_OUTSIDE).then_some(*owner)
 }
 
 fn config() -> ProptestConfig {
