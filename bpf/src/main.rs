@@ -14,6 +14,9 @@ mod skb;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::{DropReason, LEASE_REPLY, LEASE_REQUEST};
+use ipvlan_core::guest::{
+    Question, advertisement, arp_answer, is_for_one, is_of_host, own_mac, question,
+};
 use ipvlan_core::{Action, Fix, dhcp, rx, tx};
 
 use crate::skb::{NEXT, Skb, Tables, member, port, slot};
@@ -125,6 +128,39 @@ fn lease_reply(ctx: TcContext) -> i32 {
         }
     }
     skb.deliver(port, owner)
+}
+
+/// tc ingress of a tap, in front of `device_egress`: frames that the guest sent.
+#[classifier]
+fn guest_egress(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let Some(port) = port() else { return NEXT };
+    if !skb.pull() {
+        return NEXT;
+    }
+    skb.remember_guest(own_mac(&skb));
+    match question(port, skb.ifindex(), &skb, &Tables) {
+        Question::None => NEXT,
+        Question::Arp => skb.answer(arp_answer(port, &skb)),
+        Question::Neighbour => skb.answer(advertisement(port, true, &skb)),
+        Question::Reachability => skb.answer(advertisement(port, false, &skb)),
+    }
+}
+
+/// tc egress of a tap: frames that are about to reach the guest.
+#[classifier]
+fn guest_ingress(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    if !skb.pull() {
+        return skb.shot(DropReason::Rewrite as u32);
+    }
+    if is_of_host(skb.arrived_by(), &skb) {
+        return skb.shot(DropReason::HostStack as u32);
+    }
+    if is_for_one(&skb) && !skb.address_guest() {
+        return skb.shot(DropReason::Rewrite as u32);
+    }
+    NEXT
 }
 
 /// For `bpf_prog_test_run` only: the decisions alone, to be compared with the native build. The

@@ -55,6 +55,12 @@ pub(crate) static CLIENTS: Array<ClientEntry> = Array::with_max_entries(SENDERS,
 #[map]
 pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
+// Host end of a tap, and the MAC address of the guest behind it, the first byte lowest; 0: not heard
+// of yet. The control plane makes the entry.
+#[map]
+pub(crate) static GUESTS: HashMap<u32, u64> =
+    HashMap::with_max_entries(MAX_DEVS, BPF_F_NO_PREALLOC);
+
 // No program reads it. It is here to be in the kernel, with the rest of the port.
 #[map]
 pub(crate) static GRANTS: HashMap<GrantKey, u8> =

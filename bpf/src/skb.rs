@@ -29,10 +29,12 @@ use ipvlan_abi::{
 };
 use ipvlan_core::dhcp::Places;
 use ipvlan_core::frame::{ETHERNET, SHALLOW, Walk, reach};
+use ipvlan_core::guest::Answer;
 use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, Verdict, admit};
 
 use crate::maps::{
-    CLIENTS, DEVS, DROPS, FLOODS, MEMBERS, OWNERS4, OWNERS6, PORT, PREFIXES4, PREFIXES6, PROGRAMS,
+    CLIENTS, DEVS, DROPS, FLOODS, GUESTS, MEMBERS, OWNERS4, OWNERS6, PORT, PREFIXES4, PREFIXES6,
+    PROGRAMS,
 };
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
@@ -41,6 +43,8 @@ pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
 const VLAN_ID_MASK: u32 = 0x0fff;
+/// What the queue of an interface that is down or has no carrier says (`noop_enqueue()`).
+const NET_XMIT_CN: i64 = 2;
 
 /// The port that this object was loaded for.
 #[inline(always)]
@@ -84,6 +88,12 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         self.raw().ifindex
+    }
+
+    /// The interface that it came in by; 0: it was made here.
+    #[inline(always)]
+    pub(crate) fn arrived_by(&self) -> u32 {
+        self.raw().ingress_ifindex
     }
 
     /// Makes readable what [`Frame::at`] has to reach. False: no memory.
@@ -342,6 +352,54 @@ impl Skb {
         unsafe { bpf_redirect(port.ifindex, u64::from(BPF_F_INGRESS)) as i32 }
     }
 
+    /// Remembers the MAC address of the guest behind this tap, unless that is 0.
+    #[inline(always)]
+    pub(crate) fn remember_guest(&self, mac: u64) {
+        let Some(known) = GUESTS.get_ptr_mut(self.ifindex()) else {
+            return;
+        };
+        // SAFETY: an aligned value of a map whose entries stay in place until the last program that
+        // may hold one has ended. Other processors write it too, as a whole.
+        unsafe {
+            if mac != 0 && known.read_volatile() != mac {
+                known.write_volatile(mac);
+            }
+        }
+    }
+
+    /// Sends it to the guest behind this tap, and no other machine behind it: to the MAC address
+    /// that the guest was heard to use. False: no memory.
+    #[inline(always)]
+    pub(crate) fn address_guest(&self) -> bool {
+        let Some(known) = GUESTS.get_ptr_mut(self.ifindex()) else {
+            return true;
+        };
+        // SAFETY: as in `remember_guest`.
+        let mac = unsafe { known.read_volatile() };
+        let [a, b, c, d, e, f, ..] = mac.to_le_bytes();
+        mac == 0 || self.store(0, &[a, b, c, d, e, f], 0)
+    }
+
+    /// Back to where it came from, as `answer`. `None`, or no memory: it goes on, and is dropped as the
+    /// question that it is.
+    #[inline(always)]
+    pub(crate) fn answer<const WORDS: usize>(&self, answer: Option<Answer<WORDS>>) -> i32 {
+        let Some(Answer { words, length }) = answer else {
+            return NEXT;
+        };
+        if length as usize > size_of_val(&words) {
+            return NEXT;
+        }
+        // SAFETY: helper calls with the program's own context, a source that has at least the length
+        // given, as compared just above, and scalars.
+        unsafe {
+            if bpf_skb_store_bytes(self.raw, 0, words.as_ptr().cast(), length, 0) != 0 {
+                return NEXT;
+            }
+            bpf_redirect(self.ifindex(), 0) as i32
+        }
+    }
+
     /// A copy to every device but the one behind `sender`, unless this is beyond what it may have.
     #[inline(always)]
     pub(crate) fn flood(&self, port: &PortEntry, sender: u32) {
@@ -413,9 +471,11 @@ impl Skb {
     }
 
     #[inline(always)]
-    fn store(&self, offset: u32, mac: &[u8; 6], flags: u64) -> bool {
+    fn store<const N: usize>(&self, offset: u32, bytes: &[u8; N], flags: u64) -> bool {
         // SAFETY: a helper call with the program's own context and a source of the length given.
-        unsafe { bpf_skb_store_bytes(self.raw, offset, mac.as_ptr().cast(), 6, flags) == 0 }
+        unsafe {
+            bpf_skb_store_bytes(self.raw, offset, bytes.as_ptr().cast(), N as u32, flags) == 0
+        }
     }
 
     #[inline(always)]
@@ -489,8 +549,9 @@ unsafe extern "C" fn copy_to(slot: u32, walk: *mut c_void) -> i64 {
         return GO_ON;
     }
     // SAFETY: a helper call with the program's own context, which it copies.
-    // Positive: a queue was full.
-    if unsafe { bpf_clone_redirect(walk.skb.raw, member, 0) } != 0 {
+    // Positive: a queue was full, unless nobody is there to hear it: a tap without a guest.
+    let sent = unsafe { bpf_clone_redirect(walk.skb.raw, member, 0) };
+    if sent != 0 && sent != NET_XMIT_CN {
         walk.skb.count(DropReason::Copy as u32);
     }
     GO_ON

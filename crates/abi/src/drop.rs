@@ -64,11 +64,14 @@ pub enum DropReason {
     Dhcp = 20,
     /// The device sent a DHCP server's message to a sibling.
     DhcpServer = 21,
+    /// The host's own stack had something to say to all behind a tap, where it has no business: that
+    /// it is a router and listens to routers' groups, for instance.
+    HostStack = 22,
 }
 
 impl DropReason {
     /// All of them, by number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::None,
         Self::Runt,
         Self::Vlan,
@@ -91,6 +94,7 @@ impl DropReason {
         Self::NotRouted,
         Self::Dhcp,
         Self::DhcpServer,
+        Self::HostStack,
     ];
 
     /// The word for counters, JSON keys and documentation.
@@ -118,6 +122,7 @@ impl DropReason {
             Self::NotRouted => "not_routed",
             Self::Dhcp => "dhcp",
             Self::DhcpServer => "dhcp_server",
+            Self::HostStack => "host_stack",
         }
     }
 

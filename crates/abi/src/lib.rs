@@ -20,6 +20,7 @@
 //! FLOODS     ifindex, lower bits a moment     both hooks       both hooks (not pinned)
 //! CLIENTS    ifindex, lower bits ClientEntry  lease_request    lease_reply (not pinned)
 //! PROGRAMS   LEASE_*             a program    control plane    both hooks, DHCP only
+//! GUESTS     a tap's ifindex     a MAC address a tap's hooks     a tap's hooks
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -31,8 +32,8 @@ mod port;
 pub use drop::{DropKey, DropReason};
 pub use mode::{BadFlags, BadMode, Flag, Mode};
 pub use port::{
-    ClientEntry, DEV_READY, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY, OWNER_OUTSIDE,
-    OWNER_PARENT, OWNER_PEER, identity_of,
+    ClientEntry, DEV_MUTED, DEV_READY, DEV_TAP, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY,
+    OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, identity_of,
 };
 pub use port::{Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_PREFIXES};
 pub use port::{PORT_ROUTED, PORT_SET_TYPE, PortEntry, ROUTED_MARK};

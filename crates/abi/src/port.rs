@@ -217,6 +217,11 @@ pub struct DevEntry {
 /// Creation has come to its end. A device without it was given up half-way and is undone by
 /// whoever reconciles next.
 pub const DEV_READY: u32 = 1;
+/// It is a tap (`type ipvtap`): device and host end in one, with a guest behind it that has a MAC
+/// address of its own, remembered in the map `GUESTS`.
+pub const DEV_TAP: u32 = 2;
+/// We took the tap's carrier away because its parent had lost its own, so we give it back.
+pub const DEV_MUTED: u32 = 4;
 
 const _: () = assert!(size_of::<DevEntry>() == 8);
 

@@ -155,6 +155,7 @@ fn meaning(reason: DropReason) -> &'static str {
         DropReason::Flood => "broadcast beyond its rate, not copied to devices; not lost otherwise",
         DropReason::Dhcp => "DHCP in a form that could hide whose it is",
         DropReason::DhcpServer => "a DHCP server's message to another device",
+        DropReason::HostStack => "multicast or broadcast of the host's own stack to a guest",
     }
 }
 

@@ -220,7 +220,7 @@ fn create_locked(
     let slot = free_slot(&port, parent)?;
     let host = make_links(nl, &port, parent, slot, create)?;
     port.set_dev(host.index, DevEntry { slot, bits: 0 })?;
-    port.attach_device(&host.name, host.index)?;
+    port.attach_device(&host.name, host.index, false)?;
     port.set_member(slot, host.index)?;
     let mut entry = port.entry()?;
     entry.members = entry.members.max(slot + 1);

@@ -21,7 +21,10 @@
 //! What the eBPF verifier asks of this crate, and why some of it looks as it does: values that live
 //! across branches are numbers or flat structs; there is no enum with data among them; slices are never indexed by a computed number; loops have constant bounds.
 //!
-//! Reading order: [`verdict`], [`frame`], [`l3`], [`mod@rx`], [`mod@tx`], [`nd`], [`dhcp`], [`flood`].
+//! What a guest behind a tap needs beyond these two is in [`guest`].
+//!
+//! Reading order: [`verdict`], [`frame`], [`l3`], [`mod@rx`], [`mod@tx`], [`nd`], [`dhcp`], [`flood`],
+//! [`guest`].
 //!
 //! Kernel: `drivers/net/ipvlan/ipvlan_core.c`.
 #![no_std]
@@ -30,6 +33,7 @@
 pub mod dhcp;
 pub mod flood;
 pub mod frame;
+pub mod guest;
 pub mod l3;
 pub mod nd;
 pub mod rx;

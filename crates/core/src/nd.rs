@@ -81,6 +81,26 @@ pub(crate) fn solicited<F: Frame>(frame: &F) -> u128 {
     u128::from(head) | u128::from(tail) << 64
 }
 
+/// Length of the message that [`solicited`] has found, if it has the sender's link-layer address for
+/// its only option, or none; else 0.
+#[inline(always)]
+pub(crate) fn solicitation_length<F: Frame>(frame: &F) -> u8 {
+    const BARE: u8 = 24;
+    const WHOLE: u8 = 32;
+    let Some(&length) = frame.at::<2>(ETHERNET + 4) else {
+        return 0;
+    };
+    let present = frame.len() as usize;
+    match length {
+        [0, BARE] if present >= PAYLOAD + BARE as usize => BARE,
+        [0, WHOLE] if present >= PAYLOAD + WHOLE as usize => match frame.word(PAYLOAD + 24) {
+            Some(option) if byte(option, 0) == SOURCE_LINK_LAYER && byte(option, 1) == 1 => WHOLE,
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
 /// Whether an IPv6 packet comes from `::`. A solicitation that does asks whether its target is still
 /// free (RFC 4862 section 5.4.2), and whoever is about to take the same address has to hear it: the
 /// kernel tells nobody of an address before that is settled, so it has no owner yet.

@@ -453,6 +453,7 @@ proptest! {
                         | DropReason::Rewrite
                         | DropReason::ChecksumPending
                         | DropReason::Flood
+                        | DropReason::HostStack
                 )
             ),
             "only a datapath can know this: {reason:?}"
@@ -611,6 +612,7 @@ fn the_frames_of_these_tests_reach_every_decision() {
                 | DropReason::Rewrite
                 | DropReason::ChecksumPending
                 | DropReason::Flood
+                | DropReason::HostStack
         );
         assert_eq!(!reasons.contains(&reason), elsewhere, "{}", reason.as_str());
     }

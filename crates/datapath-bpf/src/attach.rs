@@ -12,10 +12,47 @@ use aya::util::KernelVersion;
 
 use crate::error::Error;
 
-/// Priority of our clsact filter: behind everybody else's.
-const PRIORITY: u16 = 0xfffe;
+/// Priority of our clsact filters: behind everybody else's. The last one, and the one before it.
+const LAST: u16 = 0xfffe;
+const BEFORE_LAST: u16 = 0xfffd;
 /// Handle of our clsact filter, by which it is found again.
 const HANDLE: TcHandle = TcHandle::new(0, 0x1b1a);
+
+/// A program, and where it belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    /// What it is called in the object, and as a pin.
+    pub(crate) program: &'static str,
+    direction: TcAttachType,
+    priority: u16,
+}
+
+impl Spot {
+    /// At ingress, behind all others.
+    pub(crate) const fn ingress(program: &'static str) -> Self {
+        Self {
+            program,
+            direction: TcAttachType::Ingress,
+            priority: LAST,
+        }
+    }
+
+    /// At ingress, in front of one of ours that is attached later.
+    pub(crate) const fn early_ingress(program: &'static str) -> Self {
+        Self {
+            priority: BEFORE_LAST,
+            ..Self::ingress(program)
+        }
+    }
+
+    /// At egress, behind all others.
+    pub(crate) const fn egress(program: &'static str) -> Self {
+        Self {
+            direction: TcAttachType::Egress,
+            ..Self::ingress(program)
+        }
+    }
+}
 
 /// What holds our programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,25 +72,25 @@ impl Hook {
         }
     }
 
-    /// Attaches `program` (named `name` in errors) to the ingress of `interface`, in the calling
-    /// thread's namespace; with tcx, pins the link at `pin`.
+    /// Attaches `program` to `interface`, in the calling thread's namespace; with tcx, pins the link
+    /// at `pin`.
     pub(crate) fn attach(
         self,
         program: &mut SchedClassifier,
-        name: &str,
+        spot: Spot,
         interface: &str,
         pin: &Path,
     ) -> Result<(), Error> {
         let failed = |source| Error::Program {
             op: "attach",
-            program: format!("{name} to {interface}"),
+            program: format!("{} to {interface}", spot.program),
             source: Box::new(source),
         };
         match self {
             Self::Tcx => {
                 let options = TcAttachOptions::TcxOrder(LinkOrder::last());
                 let id = program
-                    .attach_with_options(interface, TcAttachType::Ingress, options)
+                    .attach_with_options(interface, spot.direction, options)
                     .map_err(failed)?;
                 let link = program.take_link(id).map_err(failed)?;
                 let link: FdLink = link.try_into().map_err(|source: LinkError| Error::Link {
@@ -82,12 +119,12 @@ impl Hook {
                     }
                 }
                 let options = TcAttachOptions::Netlink(NlOptions {
-                    priority: PRIORITY,
+                    priority: spot.priority,
                     handle: HANDLE,
                     ..NlOptions::default()
                 });
                 let id = program
-                    .attach_with_options(interface, TcAttachType::Ingress, options)
+                    .attach_with_options(interface, spot.direction, options)
                     .map_err(failed)?;
                 // Dropped, the link would detach the filter.
                 std::mem::forget(program.take_link(id).map_err(failed)?);
@@ -96,8 +133,8 @@ impl Hook {
         }
     }
 
-    /// Takes a clsact filter of ours off `interface`; a tcx link goes with its pin.
-    pub(crate) fn detach(self, interface: &str) -> Result<(), Error> {
+    /// Takes our clsact filter at this spot off `interface`; a tcx link goes with its pin.
+    pub(crate) fn detach(self, spot: Spot, interface: &str) -> Result<(), Error> {
         if self == Self::Tcx {
             return Ok(());
         }
@@ -107,7 +144,7 @@ impl Hook {
             source: Box::new(source),
         };
         let link =
-            SchedClassifierLink::attached(interface, TcAttachType::Ingress, PRIORITY, HANDLE, None)
+            SchedClassifierLink::attached(interface, spot.direction, spot.priority, HANDLE, None)
                 .map_err(|error| failed(error.into()))?;
         use aya::programs::Link as _;
         link.detach().map_err(failed)

@@ -5,11 +5,13 @@
 //! is pinned there alive and running, with or without a process:
 //!
 //! ```text
-//! DIR/port, owners4, owners6, prefixes4, prefixes6, devs, members, drops, grants
+//! DIR/port, owners4, owners6, prefixes4, prefixes6, devs, members, drops, grants, guests
 //!                                                     the maps, see ipvlan_abi
 //! DIR/parent_ingress, device_egress                   the programs
+//! DIR/guest_egress, guest_ingress                     the same for taps
 //! DIR/parent_link                                     tcx: what holds the program at the parent
 //! DIR/device_link_IFINDEX                             tcx: the same for each host end
+//! DIR/guest_egress_link_IFINDEX, guest_ingress_link_IFINDEX    tcx: the same for each tap
 //! ```
 //!
 //! Below Linux 6.6 there is no tcx. The programs are then filters of a clsact qdisc, which need no

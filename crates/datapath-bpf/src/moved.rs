@@ -11,17 +11,17 @@ use std::path::Path;
 
 use aya::maps::PerCpuValues;
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use ipvlan_abi::{DevEntry, DropKey, PORT_MARK, PORT_ROUTED, PortEntry};
+use ipvlan_abi::{DEV_TAP, DevEntry, DropKey, PORT_MARK, PORT_ROUTED, PortEntry};
 
 use crate::attach::Hook;
 use crate::error::Error;
 use crate::pod::Raw;
-use crate::port::{DEVICE_EGRESS, PARENT_INGRESS, PARENT_LINK, Port, device_link_name};
+use crate::port::{DEVICE_LINK, DEVICE_LINKS, PARENT_INGRESS, PARENT_LINK, Port, link_name, spots};
 use crate::sys::tcx_link_ifindex;
 
-/// What the pin of a host end's link is called while links change their numbers: the old number of
+/// What the pin of a host end's link begins with while links change their numbers: the old number of
 /// one may be the new number of another.
-const MOVING: &str = "moving_link_";
+const MOVING: &str = "moving_";
 
 impl Port {
     /// The index that the parent has now, wherever it lives; 0 when it is gone. `None` with clsact,
@@ -45,10 +45,10 @@ impl Port {
     pub fn is_parent(&self, interface: &str) -> Result<bool, Error> {
         let failed = |source| Error::Program {
             op: "find",
-            program: format!("{PARENT_INGRESS} at {interface}"),
+            program: format!("{} at {interface}", PARENT_INGRESS.program),
             source: Box::new(source),
         };
-        let own = ProgramInfo::from_pin(self.dir().join(PARENT_INGRESS)).map_err(failed)?;
+        let own = ProgramInfo::from_pin(self.dir().join(PARENT_INGRESS.program)).map_err(failed)?;
         let (_, programs) =
             SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(failed)?;
         Ok(programs.iter().any(|program| program.id() == own.id()))
@@ -82,6 +82,7 @@ impl Port {
             Hook::Clsact => self.attach_again(parent, devs)?,
         }
         self.renumber_drops(devs)?;
+        self.renumber_guests(devs)?;
         for (index, (_, dev)) in devs {
             self.set_dev(*index, *dev)?;
         }
@@ -95,26 +96,23 @@ impl Port {
 
     /// Each pinned link is called by the index that it tells.
     fn rename_links(&self) -> Result<(), Error> {
-        for (from, to) in [("device_link_", MOVING), (MOVING, "device_link_")] {
-            let names = pins(self.dir())?;
-            for name in names.iter().filter(|name| name.starts_with(from)) {
-                let path = self.dir().join(name);
-                let index = link_index(&path)?;
-                let target = match (index, to) {
-                    // Its interface is gone.
-                    (0, _) => None,
-                    (_, MOVING) => Some(format!("{MOVING}{index}")),
-                    _ => Some(device_link_name(index)),
-                };
-                let done = match target {
-                    None => fs::remove_file(&path),
-                    Some(target) => fs::rename(&path, self.dir().join(target)),
-                };
-                done.map_err(|source| Error::File {
-                    op: "rename",
-                    path,
-                    source,
-                })?;
+        for prefix in DEVICE_LINKS {
+            let moving = format!("{MOVING}{prefix}");
+            for (from, to) in [(prefix, &*moving), (&*moving, prefix)] {
+                let names = pins(self.dir())?;
+                for name in names.iter().filter(|name| name.starts_with(from)) {
+                    let path = self.dir().join(name);
+                    let done = match link_index(&path)? {
+                        // Its interface is gone.
+                        0 => fs::remove_file(&path),
+                        index => fs::rename(&path, self.dir().join(link_name(to, index))),
+                    };
+                    done.map_err(|source| Error::File {
+                        op: "rename",
+                        path,
+                        source,
+                    })?;
+                }
             }
         }
         Ok(())
@@ -127,7 +125,7 @@ impl Port {
             return Ok(false);
         }
         for name in pins(dir)? {
-            let is_device = name.starts_with("device_link_") || name.starts_with(MOVING);
+            let is_device = name.starts_with(DEVICE_LINK) || name.starts_with(MOVING);
             if is_device && link_index(&dir.join(name))? != 0 {
                 return Ok(false);
             }
@@ -140,19 +138,60 @@ impl Port {
         parent: &str,
         devs: &BTreeMap<u32, (String, DevEntry)>,
     ) -> Result<(), Error> {
-        let hosts = devs
-            .values()
-            .map(|(name, _)| (DEVICE_EGRESS, name.as_str()));
-        for (name, interface) in hosts.chain([(PARENT_INGRESS, parent)]) {
+        let hosts = devs.values().flat_map(|(name, dev)| {
+            let spots = spots(dev.bits & DEV_TAP != 0).iter();
+            spots.map(|(spot, _)| (*spot, name.as_str()))
+        });
+        for (spot, interface) in hosts.chain([(PARENT_INGRESS, parent)]) {
             // One that was broken off has done this already.
-            let _: Result<(), Error> = Hook::Clsact.detach(interface);
-            let failed = |source| Error::Program {
-                op: "open",
-                program: name.to_owned(),
-                source: Box::new(source),
+            let _: Result<(), Error> = Hook::Clsact.detach(spot, interface);
+            // With clsact there is no link, and no pin.
+            self.attach(spot, interface, "")?;
+        }
+        Ok(())
+    }
+
+    /// The new index of each host end that has another one now, by the old one.
+    fn moved(&self, devs: &BTreeMap<u32, (String, DevEntry)>) -> Result<BTreeMap<u32, u32>, Error> {
+        let now: BTreeMap<u32, u32> = devs
+            .iter()
+            .map(|(index, (_, dev))| (dev.slot, *index))
+            .collect();
+        Ok(self
+            .devs()?
+            .into_iter()
+            .filter_map(|(index, dev)| Some((index, *now.get(&dev.slot)?)))
+            .filter(|(from, to)| from != to)
+            .collect())
+    }
+
+    /// The MAC addresses of guests go along: one that has nothing to say is still to be reached.
+    fn renumber_guests(&mut self, devs: &BTreeMap<u32, (String, DevEntry)>) -> Result<(), Error> {
+        let failed = |op| {
+            move |source: aya::maps::MapError| Error::Map {
+                op,
+                map: "guests",
+                source: source.into(),
+            }
+        };
+        let mut guests = BTreeMap::new();
+        for (from, to) in self.moved(devs)? {
+            if let Some(guest) = self.guest(from)? {
+                let [a, b, c, d, e, f] = guest;
+                let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+                let _: Option<u64> = guests.insert(to, mac);
+            }
+        }
+        let taps = devs.iter().filter(|(_, (_, dev))| dev.bits & DEV_TAP != 0);
+        for (index, _) in taps {
+            let known = match guests.get(index) {
+                Some(mac) => *mac,
+                None if self.guest(*index)?.is_some() => continue,
+                None => 0,
             };
-            let mut program = SchedClassifier::from_pin(self.dir().join(name)).map_err(failed)?;
-            Hook::Clsact.attach(&mut program, name, interface, self.dir())?;
+            self.guests
+                .insert(index, known, 0)
+                .map_err(failed("write"))?;
         }
         Ok(())
     }
@@ -166,16 +205,7 @@ impl Port {
                 source: source.into(),
             }
         };
-        let now: BTreeMap<u32, u32> = devs
-            .iter()
-            .map(|(index, (_, dev))| (dev.slot, *index))
-            .collect();
-        let moved: BTreeMap<u32, u32> = self
-            .devs()?
-            .into_iter()
-            .filter_map(|(index, dev)| Some((index, *now.get(&dev.slot)?)))
-            .filter(|(from, to)| from != to)
-            .collect();
+        let moved = self.moved(devs)?;
         let mut counts = Vec::new();
         for item in self.drops.iter() {
             let (Raw(key), count): (Raw<DropKey>, PerCpuValues<u64>) =

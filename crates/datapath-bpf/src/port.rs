@@ -17,12 +17,16 @@ use ipvlan_abi::{
 };
 
 use crate::OBJECT;
-use crate::attach::Hook;
+use crate::attach::{Hook, Spot};
 use crate::error::Error;
 use crate::pod::Raw;
 
-pub(crate) const PARENT_INGRESS: &str = "parent_ingress";
-pub(crate) const DEVICE_EGRESS: &str = "device_egress";
+pub(crate) const PARENT_INGRESS: Spot = Spot::ingress("parent_ingress");
+pub(crate) const DEVICE_EGRESS: Spot = Spot::ingress("device_egress");
+const GUEST_EGRESS: Spot = Spot::early_ingress("guest_egress");
+const GUEST_INGRESS: Spot = Spot::egress("guest_ingress");
+const ATTACHED: [Spot; 4] = [PARENT_INGRESS, DEVICE_EGRESS, GUEST_EGRESS, GUEST_INGRESS];
+/// Programs that others go on with.
 const LEASES: [(u32, &str); 2] = [
     (LEASE_REQUEST, "lease_request"),
     (LEASE_REPLY, "lease_reply"),
@@ -57,6 +61,7 @@ pub struct Port {
     members: Array<MapData, u32>,
     pub(crate) drops: PerCpuHashMap<MapData, Raw<DropKey>, u64>,
     grants: HashMap<MapData, Raw<GrantKey>, u8>,
+    pub(crate) guests: HashMap<MapData, u32, u64>,
 }
 
 impl Port {
@@ -101,7 +106,8 @@ impl Port {
                 source: source.into(),
             })?;
         }
-        for name in [PARENT_INGRESS, DEVICE_EGRESS]
+        for name in ATTACHED
+            .map(|spot| spot.program)
             .into_iter()
             .chain(LEASES.map(|(_, name)| name))
         {
@@ -182,13 +188,15 @@ impl Port {
             members: open_map(dir, "members", Map::Array)?,
             drops: open_map(dir, "drops", Map::PerCpuHashMap)?,
             grants: open_map(dir, "grants", Map::HashMap)?,
+            guests: open_map(dir, "guests", Map::HashMap)?,
         })
     }
 
-    fn attach(&self, name: &'static str, interface: &str, pin: &str) -> Result<(), Error> {
+    pub(crate) fn attach(&self, spot: Spot, interface: &str, pin: &str) -> Result<(), Error> {
+        let name = spot.program;
         let mut program = SchedClassifier::from_pin(self.dir.join(name))
             .map_err(|source| of_program("open", name, source))?;
-        Hook::detect().attach(&mut program, name, interface, &self.dir.join(pin))
+        Hook::detect().attach(&mut program, spot, interface, &self.dir.join(pin))
     }
 
     /// Where it is pinned.
@@ -293,8 +301,12 @@ impl Port {
             });
             gone(self.drops.remove(&key), "drops")?;
         }
+        gone(self.guests.remove(&ifindex), "guests")?;
         gone(self.devs.remove(&ifindex), "devs")?;
-        remove_file(&self.device_link(ifindex))
+        for prefix in DEVICE_LINKS {
+            remove_file(&self.dir.join(link_name(prefix, ifindex)))?;
+        }
+        Ok(())
     }
 
     /// What each device has by hand, by slot: single addresses and prefixes.
@@ -344,15 +356,37 @@ impl Port {
     }
 
     /// Attaches the devices' program to the host end `interface` (with this `ifindex`) of the
-    /// calling thread's namespace.
-    pub fn attach_device(&self, interface: &str, ifindex: u32) -> Result<(), Error> {
-        // A pin left over by an interface that had this number before.
-        remove_file(&self.device_link(ifindex))?;
-        self.attach(DEVICE_EGRESS, interface, &device_link_name(ifindex))
+    /// calling thread's namespace; to a tap also those that know of a guest.
+    pub fn attach_device(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        is_tap: bool,
+    ) -> Result<(), Error> {
+        for (spot, prefix) in spots(is_tap) {
+            let pin = link_name(prefix, ifindex);
+            // A pin left over by an interface that had this number before.
+            remove_file(&self.dir.join(&pin))?;
+            self.attach(*spot, interface, &pin)?;
+        }
+        if is_tap {
+            // Nobody has been heard there yet.
+            let made = self.guests.insert(ifindex, 0, 0);
+            made.map_err(|source| map("write", "guests", source))?;
+        }
+        Ok(())
     }
 
-    fn device_link(&self, ifindex: u32) -> PathBuf {
-        self.dir.join(device_link_name(ifindex))
+    /// The MAC address of the guest behind the tap `ifindex`, as it was heard last.
+    pub fn guest(&self, ifindex: u32) -> Result<Option<[u8; 6]>, Error> {
+        match self.guests.get(&ifindex, 0) {
+            Ok(0) | Err(MapError::KeyNotFound) => Ok(None),
+            Ok(mac) => {
+                let [a, b, c, d, e, f, ..] = mac.to_le_bytes();
+                Ok(Some([a, b, c, d, e, f]))
+            }
+            Err(source) => Err(map("read", "guests", source)),
+        }
     }
 
     /// Frames that died, since the port was made: by host end (or parent), reason and count.
@@ -400,7 +434,7 @@ impl Port {
         if let Some(interface) = interface
             && !self.dir.join(PARENT_LINK).exists()
         {
-            Hook::Clsact.detach(interface)?;
+            Hook::Clsact.detach(PARENT_INGRESS, interface)?;
         }
         remove_pins(&self.dir)
     }
@@ -413,7 +447,7 @@ impl Port {
 }
 
 /// Pins, and what the maps are called in the object.
-const MAPS: [(&str, &str); 10] = [
+const MAPS: [(&str, &str); 11] = [
     ("port", "PORT"),
     ("owners4", "OWNERS4"),
     ("owners6", "OWNERS6"),
@@ -425,6 +459,7 @@ const MAPS: [(&str, &str); 10] = [
     ("grants", "GRANTS"),
     // Pinned, or the programs in it would go with the process that put them there.
     ("programs", "PROGRAMS"),
+    ("guests", "GUESTS"),
 ];
 
 /// The map that an owner is in, and its key there.
@@ -478,8 +513,31 @@ fn refuse_old_kernel() -> Result<(), Error> {
     }
 }
 
-pub(crate) fn device_link_name(ifindex: u32) -> String {
-    format!("device_link_{ifindex}")
+/// What the pins of links to host ends begin with; the interface's index follows.
+pub(crate) const DEVICE_LINK: &str = "device_link_";
+const GUEST_EGRESS_LINK: &str = "guest_egress_link_";
+const GUEST_INGRESS_LINK: &str = "guest_ingress_link_";
+pub(crate) const DEVICE_LINKS: [&str; 3] = [DEVICE_LINK, GUEST_EGRESS_LINK, GUEST_INGRESS_LINK];
+
+/// What belongs to a host end, in the order in which it is attached, and its pin. What names a guest
+/// goes first: before it nothing is let through.
+const SPOTS: [(Spot, &str); 3] = [
+    (GUEST_INGRESS, GUEST_INGRESS_LINK),
+    (GUEST_EGRESS, GUEST_EGRESS_LINK),
+    (DEVICE_EGRESS, DEVICE_LINK),
+];
+
+pub(crate) fn spots(is_tap: bool) -> &'static [(Spot, &'static str)] {
+    let [.., last] = &SPOTS;
+    if is_tap {
+        &SPOTS
+    } else {
+        std::slice::from_ref(last)
+    }
+}
+
+pub(crate) fn link_name(prefix: &str, ifindex: u32) -> String {
+    format!("{prefix}{ifindex}")
 }
 
 fn open_map<T>(dir: &Path, name: &'static str, kind: fn(MapData) -> Map) -> Result<T, Error>
