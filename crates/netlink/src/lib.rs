@@ -12,6 +12,7 @@
 //! | `monitor.rs` | [`Monitor`]: what changes, in every namespace that has an id here |
 //! | `netns.rs` | [`NetNs`], a handle; [`netns::Finder`] from an id back to a handle |
 //! | `wire.rs` | [`Wire`]: sending a frame out of an interface |
+//! | `tap.rs` | [`Tap`]: making an interface for a virtual machine |
 //! | `sys.rs` | the system calls that nix lacks, and all of this crate's `unsafe` |
 //!
 //! # Whose point of view
@@ -50,15 +51,17 @@ mod route;
 mod socket;
 #[expect(unsafe_code, reason = "system calls that nix does not have")]
 mod sys;
+mod tap;
 mod wire;
 
 pub use addr::Address;
 pub use error::Error;
-pub use link::{AddrGenMode, Link, LinkChange, LinkStats, Mac, V4Settings, VethPair};
+pub use link::{AddrGenMode, Link, LinkChange, LinkStats, Mac, TapSettings, V4Settings, VethPair};
 pub use monitor::{Event, Monitor};
 pub use name::{BadIfName, IfName};
 pub use netns::NetNs;
 pub use nsid::Nsid;
 pub use route::{Family, Hop, Route, RouteFilter, Rule};
 pub use socket::Netlink;
+pub use tap::{NewTap, Tap};
 pub use wire::Wire;

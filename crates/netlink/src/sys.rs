@@ -6,6 +6,8 @@ use std::ptr;
 
 use nix::errno::Errno;
 
+use crate::tap::NewTap;
+
 /// `NS_GET_NSTYPE` of linux/nsfs.h: `_IO(0xb7, 0x3)`.
 const NS_GET_NSTYPE: libc::Ioctl = nix::request_code_none!(0xb7, 3);
 
@@ -125,6 +127,63 @@ pub(crate) fn bind_packet(socket: BorrowedFd<'_>, ifindex: u32) -> Result<(), Er
 const AF_PACKET: libc::sa_family_t = 17;
 #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
 const SOCKADDR_LL_LEN: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
+/// Makes `fd`, an open `/dev/net/tun`, the far side of a tap, and returns the tap's name. It reads and
+/// writes each frame with a `virtio_net_hdr` in front, as whoever opens it next may change.
+pub(crate) fn tap(fd: BorrowedFd<'_>, new: &NewTap<'_>) -> Result<String, Errno> {
+    if let Some(index) = new.index {
+        let index: libc::c_uint = index;
+        // SAFETY: this request reads one unsigned int, a local that outlives the call.
+        let done = unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFINDEX, &raw const index) };
+        let _: libc::c_int = Errno::result(done)?;
+    }
+    // SAFETY: ifreq is a C struct of integers and a union of such; all zeroes is a value of it.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // An IfName is shorter than the field, so a 0 is left at the end.
+    for (to, from) in request.ifr_name.iter_mut().zip(new.name.as_str().bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let queues = if new.multi_queue { IFF_MULTI_QUEUE } else { 0 };
+    request.ifr_ifru.ifru_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL | queues;
+    // SAFETY: this request reads and writes one ifreq, a local that outlives the call.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) };
+    let _: libc::c_int = Errno::result(done)?;
+    for (request, number) in [(TUNSETOWNER, new.owner), (TUNSETGROUP, new.group)] {
+        if let Some(number) = number {
+            set_tap(fd, request, number.into())?;
+        }
+    }
+    let name = request.ifr_name.iter().map(|byte| byte.to_ne_bytes()[0]);
+    let name: Vec<u8> = name.take_while(|byte| *byte != 0).collect();
+    String::from_utf8(name).map_err(|_| Errno::EINVAL)
+}
+
+/// Lets the tap behind `fd` stay when nobody has it open.
+pub(crate) fn keep_tap(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    set_tap(fd, TUNSETPERSIST, 1)
+}
+
+/// A request of linux/if_tun.h whose argument is a number and no pointer, whatever its code says.
+fn set_tap(fd: BorrowedFd<'_>, request: libc::Ioctl, number: libc::c_ulong) -> Result<(), Errno> {
+    // SAFETY: the requests that come here (TUNSETOWNER, TUNSETGROUP, TUNSETPERSIST) take their argument
+    // as a number and touch no memory of the caller (`__tun_chr_ioctl()` in drivers/net/tun.c).
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), request, number) };
+    Errno::result(done).map(drop)
+}
+
+// linux/if_tun.h
+const INT: usize = size_of::<libc::c_int>();
+const TUNSETIFF: libc::Ioctl = nix::request_code_write!(b'T', 202, INT);
+const TUNSETPERSIST: libc::Ioctl = nix::request_code_write!(b'T', 203, INT);
+const TUNSETOWNER: libc::Ioctl = nix::request_code_write!(b'T', 204, INT);
+const TUNSETGROUP: libc::Ioctl = nix::request_code_write!(b'T', 206, INT);
+const TUNSETIFINDEX: libc::Ioctl = nix::request_code_write!(b'T', 218, INT);
+const IFF_TAP: libc::c_short = 0x0002;
+const IFF_MULTI_QUEUE: libc::c_short = 0x0100;
+const IFF_NO_PI: libc::c_short = 0x1000;
+const IFF_VNET_HDR: libc::c_short = 0x4000;
+/// One that exists is not opened instead.
+const IFF_TUN_EXCL: libc::c_short = i16::MIN;
 
 /// `NS_GET_NSTYPE`: the `CLONE_NEW*` flag of the namespace behind `fd`. `ENOTTY`: it is none.
 pub(crate) fn ns_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, Errno> {

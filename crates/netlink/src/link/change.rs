@@ -129,6 +129,10 @@ pub struct LinkChange {
     pub addr_gen_mode: Option<AddrGenMode>,
     /// Its name.
     pub name: Option<String>,
+    /// Length of its transmit queue, packets.
+    pub txqlen: Option<u32>,
+    /// Whether it has a carrier, where its driver lets that be said.
+    pub carrier: Option<bool>,
 }
 
 impl LinkChange {
@@ -149,6 +153,8 @@ impl LinkChange {
         attrs.extend(self.name.clone().map(LinkAttribute::IfName));
         attrs.extend(self.mtu.map(LinkAttribute::Mtu));
         attrs.extend(self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        attrs.extend(self.txqlen.map(LinkAttribute::TxQueueLen));
+        attrs.extend(self.carrier.map(|on| LinkAttribute::Carrier(on.into())));
         // Without the NUL that LinkAttribute::IfAlias appends: only an alias of no byte at all
         // removes the old one.
         attrs.extend(self.alias.as_ref().map(|alias| {
@@ -266,7 +272,7 @@ mod tests {
 
     use super::*;
     use crate::Link;
-    use crate::link::read::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU};
+    use crate::link::read::{IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU};
     use crate::nla::{attributes, string_of, u32_of};
 
     fn bytes_of(message: &LinkMessage) -> Vec<u8> {
@@ -283,7 +289,6 @@ mod tests {
 
     #[test]
     fn the_peer_stands_as_a_whole_message_inside_the_pair() {
-        const IFLA_INFO_DATA: u16 = 2;
         const VETH_INFO_PEER: u16 = 1;
         let mac = [2, 0, 0, 0, 0, 9];
         let pair = VethPair {

@@ -4,7 +4,7 @@ mod change;
 mod read;
 
 pub use change::{LinkChange, VethPair};
-pub use read::{Link, LinkStats, V4Settings};
+pub use read::{Link, LinkStats, TapSettings, V4Settings};
 
 use crate::socket::Ask;
 

@@ -55,6 +55,11 @@ const IFLA_GRO_IPV4_MAX_SIZE: u16 = 64;
 const IFLA_NETNS_IMMUTABLE: u16 = 67;
 
 pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
+// linux/if_link.h, in the data of kind "tun"
+const IFLA_TUN_OWNER: u16 = 1;
+const IFLA_TUN_GROUP: u16 = 2;
+const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
@@ -92,6 +97,8 @@ pub struct Link {
     pub flags: u32,
     /// `IFLA_INFO_KIND`: "veth", "vlan", … None: a physical device or the loopback.
     pub kind: Option<String>,
+    /// What it is as a tap. None: it is none.
+    pub tap: Option<TapSettings>,
     /// `IFLA_LINK`: index of the link below, or of the other end of a pair. It counts in the
     /// namespace [`link_nsid`](Self::link_nsid), if that is given.
     pub link: Option<u32>,
@@ -205,6 +212,29 @@ pub struct LinkStats {
     pub rx_otherhost_dropped: u64,
 }
 
+/// Who may open a tap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapSettings {
+    /// Number of the user. None: anybody, unless there is a group.
+    pub owner: Option<u32>,
+    /// Number of the group.
+    pub group: Option<u32>,
+}
+
+impl TapSettings {
+    /// `None`: a tun, without Ethernet.
+    fn parse(data: &[u8]) -> Option<Self> {
+        const TAP: u8 = 2;
+        let find = |wanted| attributes(data).find(|(kind, _)| *kind == wanted);
+        let number = |wanted| find(wanted).and_then(|(_, value)| u32_of(value));
+        let kind = find(IFLA_TUN_TYPE).and_then(|(_, value)| u8_of(value));
+        (kind == Some(TAP)).then(|| Self {
+            owner: number(IFLA_TUN_OWNER),
+            group: number(IFLA_TUN_GROUP),
+        })
+    }
+}
+
 /// Of an interface's `net.ipv4.conf.*`, those that decide what may be forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct V4Settings {
@@ -256,9 +286,11 @@ impl Link {
             IFLA_OPERSTATE => self.operstate = u8_of(value).unwrap_or_default(),
             IFLA_LINKMODE => self.link_mode = u8_of(value).unwrap_or_default(),
             IFLA_LINKINFO => {
-                self.kind = attributes(value)
-                    .find(|(kind, _)| *kind == IFLA_INFO_KIND)
-                    .map(|(_, kind)| string_of(kind));
+                let find = |wanted| attributes(value).find(|(kind, _)| *kind == wanted);
+                self.kind = find(IFLA_INFO_KIND).map(|(_, kind)| string_of(kind));
+                if self.kind.as_deref() == Some("tun") {
+                    self.tap = find(IFLA_INFO_DATA).and_then(|(_, data)| TapSettings::parse(data));
+                }
             }
             IFLA_IFALIAS => self.alias = Some(string_of(value)),
             IFLA_PROP_LIST => {

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use std::{fs, thread};
 
-use ipvlan_netlink::{AddrGenMode, LinkChange, Netlink, Nsid, VethPair};
+use ipvlan_netlink::{
+    AddrGenMode, IfName, LinkChange, Netlink, NewTap, Nsid, Tap, TapSettings, VethPair,
+};
 use nix::errno::Errno;
 
 use crate::{MAC, in_new_ns, ip, ip_in, named, new_ns, pair_into};
@@ -191,12 +193,15 @@ fn a_change_changes_what_it_says_and_nothing_else() {
                 addr_gen_mode: Some(AddrGenMode::None),
                 name: Some("c0".to_owned()),
                 up: Some(true),
+                txqlen: Some(77),
+                // A veth's carrier follows its other end.
+                carrier: None,
             },
         )
         .unwrap();
         let c0 = named(&mut nl, "c0");
         assert_eq!((c0.index, c0.mtu, c0.mac), (a0, 1300, Some(mac)));
-        assert_eq!(c0.alias.as_deref(), Some("some text"));
+        assert_eq!((c0.alias.as_deref(), c0.txqlen), (Some("some text"), 77));
         assert_eq!(c0.addr_gen_mode, Some(AddrGenMode::None));
         assert_eq!(c0.allmulti, Some(1));
         assert!(c0.is_up() && c0.has_carrier() && c0.flags & IFF_NOARP != 0);
@@ -272,5 +277,55 @@ fn what_may_be_forwarded_is_told_with_the_link() {
             let found = named(&mut nl, "v0").force_forwards_v6;
             assert_eq!(found, six.is_ok().then_some(on), "since Linux 6.17");
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_tap_goes_with_its_maker_unless_it_is_told_to_stay() {
+    in_new_ns(|| {
+        let mut nl = Netlink::open().expect("open");
+        let name = IfName::template("vm%d").expect("a name");
+        let new = NewTap {
+            name: &name,
+            index: None,
+            multi_queue: false,
+            owner: Some(1234),
+            group: Some(0),
+        };
+        let tap = Tap::create(&new).expect("create");
+        assert_eq!(tap.name(), "vm0");
+        let link = named(&mut nl, "vm0");
+        let settings = TapSettings {
+            owner: Some(1234),
+            group: Some(0),
+        };
+        assert_eq!(link.tap, Some(settings));
+        assert!(!link.is_up());
+        drop(tap);
+        assert_eq!(nl.link_by_name("vm0").expect("read"), None);
+
+        let other = NewTap {
+            index: Some(77),
+            multi_queue: true,
+            owner: None,
+            group: None,
+            ..new
+        };
+        Tap::create(&other).expect("create").keep().expect("keep");
+        let link = named(&mut nl, "vm0");
+        assert_eq!((link.index, link.tap), (77, Some(TapSettings::default())));
+        let change = LinkChange {
+            txqlen: Some(9),
+            ..LinkChange::default()
+        };
+        nl.set_link(77, &change).expect("change");
+        assert_eq!(named(&mut nl, "vm0").txqlen, 9);
+
+        let name = IfName::template("vm0").expect("a name");
+        let taken = Tap::create(&NewTap { name: &name, ..new }).expect_err("the name is taken");
+        assert_eq!(taken.errno(), Errno::EBUSY, "{taken}");
+        let taken = Tap::create(&other).expect_err("the index is taken");
+        assert_eq!(taken.errno(), Errno::EBUSY, "{taken}");
     });
 }
