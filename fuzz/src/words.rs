@@ -7,6 +7,7 @@
 //!   same.
 
 use ipvlan_cli::{Command, Invocation, Options, Topic, addr, link, parse};
+use ipvlan_control::Kind;
 
 /// Reads a command line.
 ///
@@ -120,7 +121,7 @@ fn link(words: &mut Vec<String>, command: &link::Command) {
             pair(words, "numrxqueues", add.num_rx_queues);
             pair(words, "netns", add.netns.as_ref());
             words.extend(add.up.then(|| "up".to_owned()));
-            kind(words, add.kind);
+            kind(words, &add.kind);
             let bounds = (68..=65535, 1..=4096);
             assert!(add.mtu.is_none_or(|mtu| bounds.0.contains(&mtu)));
             assert!(add.index.is_none_or(|index| index.cast_signed() > 0));
@@ -131,7 +132,7 @@ fn link(words: &mut Vec<String>, command: &link::Command) {
         link::Command::Set(set) => {
             words.push("set".into());
             pair(words, "dev", Some(&set.name));
-            kind(words, set.kind);
+            kind(words, &set.kind);
         }
         link::Command::Del(del) => {
             words.push("delete".into());
@@ -142,15 +143,17 @@ fn link(words: &mut Vec<String>, command: &link::Command) {
             pair(words, "dev", show.name.as_ref());
             pair(words, "link", show.parent.as_ref());
             words.extend(show.up.then(|| "up".to_owned()));
-            pair(words, "type", show.typed.then_some("ipvlan"));
+            pair(words, "type", show.kind.map(Kind::as_str));
         }
     }
 }
 
-fn kind(words: &mut Vec<String>, kind: link::Kind) {
-    pair(words, "type", Some("ipvlan"));
+fn kind(words: &mut Vec<String>, kind: &link::Kind) {
+    pair(words, "type", Some(kind.kind.as_str()));
     pair(words, "mode", kind.mode);
     words.extend(kind.flag.map(|flag| flag.to_string()));
+    pair(words, "user", kind.user.as_ref());
+    pair(words, "group", kind.group.as_ref());
 }
 
 /// A keyword and its value.

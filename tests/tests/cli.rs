@@ -230,7 +230,11 @@ fn what_only_we_can_refuse_is_refused_in_one_line() {
             "not complete",
         ),
         ("link add link eth0 name v0 type macvlan", 2, "macvlan"),
-        ("link add link eth0 name v0 type ipvtap", 2, "ipvtap"),
+        (
+            "link add link eth0 name v0 type ipvlan user root",
+            1,
+            "user",
+        ),
         ("link add link eth0 name v0 type ipvlan mtu 1400", 1, "mtu"),
         (
             "link add link eth0 name v0 type ipvlan private vepa",

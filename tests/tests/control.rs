@@ -575,21 +575,28 @@ fn a_device_as_parent_stands_for_its_own_parent() {
 }
 
 #[test]
-fn ipvtap_is_not_taken_for_ipvlan() {
+fn an_ipvtap_is_of_the_same_port() {
     let net = Net::new(Mode::L2).build();
     net.ip(
         &net.host,
         "link add link eth0 name v0 type ipvlan mode l2 private",
     )
     .expect_quiet();
-    let done = net.ip(
+    net.ip(
         &net.host,
         "link add link eth0 name t0 type ipvtap mode l2 vepa",
-    );
-    assert_eq!(done.ok(), differs("ipvtap", false, true), "{done:?}");
-    assert_eq!(
-        net.kind(&net.host, "v0"),
-        differs("ipvtap", "l2 private", "l2 vepa"),
-        "of one port, as devices of either kind are"
-    );
+    )
+    .expect_quiet();
+    for (name, kind) in [("v0", "ipvlan"), ("t0", "ipvtap")] {
+        assert_eq!(net.kind(&net.host, name), "l2 vepa");
+        let shown = net.look(&net.host, name);
+        assert_eq!(shown["linkinfo"]["info_kind"], kind);
+        assert_eq!(shown["link"], "eth0");
+    }
+    net.ip(&net.host, "link set t0 type ipvtap mode l3 bridge")
+        .expect_quiet();
+    assert_eq!(net.kind(&net.host, "v0"), "l3 bridge");
+    net.ip(&net.host, "link del t0").expect_quiet();
+    assert_eq!(net.host.find_link("t0"), None);
+    assert_eq!(net.kind(&net.host, "v0"), "l3 bridge", "it stays");
 }

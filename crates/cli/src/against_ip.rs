@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use ipvlan_abi::{Flag, Mode};
-use ipvlan_control::{Place, Shown};
+use ipvlan_control::{Kind, Place, Shown};
 use ipvlan_netlink::{Link, Netlink};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -63,6 +63,8 @@ fn shown(link: Link, parent: &str, parent_place: Place) -> Shown {
     Shown {
         parent_index: link.link.expect("a pair"),
         link,
+        kind: Kind::Ipvlan,
+        guest: None,
         place: Place::Here,
         parent: parent.to_owned(),
         parent_place,

@@ -79,16 +79,26 @@ pub enum Error {
     Mode,
     /// A word after `type ipvlan` that is none of ours, or a second flag.
     #[error(
-        "ipvlan: unknown option \"{0}\"?\n\
-         Usage: ... ipvlan [ mode {{ l3 | l3s | l2 }} ] [ bridge | private | vepa ]"
+        "{kind}: unknown option \"{word}\"?\n\
+         Usage: ... {kind} [ mode {{ l3 | l3s | l2 }} ] [ bridge | private | vepa ]"
     )]
-    KindOption(String),
+    KindOption {
+        /// What stood behind `type`.
+        kind: &'static str,
+        /// The word.
+        word: String,
+    },
+    /// Nobody of this name. `ip tuntap` has the same words.
+    #[error("invalid {what} \"{word}\"")]
+    NoUser {
+        /// "user" or "group".
+        what: &'static str,
+        /// What was given.
+        word: String,
+    },
     /// A malformed MAC address.
     #[error("\"{0}\" is invalid lladdr.")]
     Address(String),
-    /// The driver's other kind.
-    #[error("Error: type \"ipvtap\" is not supported yet: \"ipvlan\" is")]
-    Ipvtap,
     /// A kind that the kernel or somebody else makes.
     #[error("Error: type \"{kind}\" is not ours: use \"ip link {verb}\" for it")]
     OtherKind {
@@ -180,18 +190,18 @@ impl Error {
             | Self::Duplicate { .. }
             | Self::NameAndDev
             | Self::NoDev
+            | Self::NoUser { .. }
             | Self::NetNs { .. } => USAGE,
             Self::Noun(_)
             | Self::NoType
             | Self::Mode
-            | Self::KindOption(_)
+            | Self::KindOption { .. }
             | Self::Address(_)
             | Self::Prefix(_)
             | Self::NotShown(_)
             | Self::Control(ipvlan_control::Error::NoDevice(_))
             | Self::Write(_) => MISSING,
             Self::NoParent
-            | Self::Ipvtap
             | Self::OtherKind { .. }
             | Self::NotOurWord { .. }
             | Self::NotAChange(_)

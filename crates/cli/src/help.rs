@@ -12,7 +12,7 @@ pub enum Topic {
     Program,
     /// `ipvlan link help`.
     Link,
-    /// `ipvlan link help ipvlan`.
+    /// `ipvlan link help ipvlan`, or ipvtap.
     Kind,
     /// `ipvlan stats help`.
     Stats,
@@ -26,7 +26,7 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
     let topic = match words.next() {
         None => Topic::Program,
         Some("link") => Topic::Link,
-        Some("ipvlan") => Topic::Kind,
+        Some("ipvlan" | "ipvtap") => Topic::Kind,
         Some("stats") => Topic::Stats,
         Some("agent") => Topic::Agent,
         Some("addr" | "address") => Topic::Addr,
@@ -64,7 +64,7 @@ Usage: ipvlan [ OPTIONS ] link { add | del | set | show | help }
        ipvlan [ OPTIONS ] addr { add | del | show | help }
        ipvlan [ OPTIONS ] stats [ DEV | PARENT ]
        ipvlan agent [ --foreground ]
-       ipvlan help [ link | ipvlan | addr | stats | agent ]
+       ipvlan help [ link | ipvlan | ipvtap | addr | stats | agent ]
 
 Start here, with eth0 as the parent:
     ip netns add ns0
@@ -94,17 +94,21 @@ Usage: ipvlan link add [ link ] PARENT [ name ] NAME
                        [ mtu BYTES ] [ txqueuelen PACKETS ] [ index NUMBER ]
                        [ numtxqueues COUNT ] [ numrxqueues COUNT ]
                        [ address MAC ] [ netns { NAME | PID } ] [ up ]
-                       type ipvlan [ mode { l3 | l3s | l2 } ]
-                                   [ bridge | private | vepa ]
+                       type TYPE [ mode { l3 | l3s | l2 } ]
+                                 [ bridge | private | vepa ]
+                                 [ user USER ] [ group GROUP ]
        ipvlan link del [ dev ] DEV
        ipvlan link set [ dev ] { DEV | PARENT }
-                       type ipvlan [ mode { l3 | l3s | l2 } ]
-                                   [ bridge | private | vepa ]
-       ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ type ipvlan ] [ up ]
-       ipvlan link help [ ipvlan ]
+                       type TYPE [ mode { l3 | l3s | l2 } ]
+                                 [ bridge | private | vepa ]
+       ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ type TYPE ] [ up ]
+       ipvlan link help [ TYPE ]
+
+TYPE := { ipvlan | ipvtap }
 
 add   makes a device NAME beside its PARENT, whose MAC address and MTU it gets.
       Without NAME it is ipvlan0, ipvlan1, ...; an address given is ignored.
+      An ipvtap is for a virtual machine, and for USER and GROUP to open.
       The HOWTO's order works too: ipvlan link add link eth0 ipvl0 type ipvlan
 del   deletes it, also from within another namespace.
 set   changes mode or flag of all devices of a parent; names one of them, or it.
@@ -112,11 +116,19 @@ set   changes mode or flag of all devices of a parent; names one of them, or it.
 show  lists the devices of this namespace, and those in others whose parent is
       here. With -d also the addresses that a device owns.
 
-What mode and flag do: ipvlan link help ipvlan
+What type, mode and flag do: ipvlan link help ipvlan
 ";
 
 const KIND: &str = "\
 Usage: ... type ipvlan [ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]
+       ... type ipvtap [ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]
+                       [ user USER ] [ group GROUP ]
+
+ipvlan    for a network namespace
+ipvtap    for a virtual machine, which opens it as a tap by its name and has any
+          MAC address: the network sees that of the parent. What it owns is said
+          by \"ipvlan addr add\". USER and GROUP, names or numbers, may open it
+          without being root; numtxqueues above 1 makes it multi-queue.
 
 Mode and flag belong to the parent: all of its devices have the same.
 Not said, they stay as they are; the first device of a parent gets l3 bridge.
@@ -136,6 +148,12 @@ Example, two containers on the network of eth0:
     ipvlan link add link eth0 name ipvl1 type ipvlan
     ip link set dev ipvl0 netns ns0
     ip link set dev ipvl1 netns ns1
+
+And a virtual machine:
+    ipvlan link add link eth0 name tap0 up type ipvtap mode l2 user qemu
+    ipvlan addr add 192.168.1.60 dev tap0
+    qemu-system-x86_64 ... -nic \\
+        tap,ifname=tap0,script=no,downscript=no,model=virtio-net-pci
 ";
 
 const ADDR: &str = "\
@@ -151,7 +169,8 @@ refused.
 add   gives an address, or all of a prefix, to a device: while it is up, what is
       sent there reaches it, whether it has the address, has it on another
       interface, or routes to whoever has it. Nothing is added to the device:
-      \"ip addr add\" and \"ip route add\" do that, where it lives.
+      \"ip addr add\" and \"ip route add\" do that, where it lives. What
+      the guest of an ipvtap has is said here: nobody else can tell.
 del   takes that back.
 show  lists, by device: owned (what is sent there reaches it), refused (it has
       the address, and somebody else gets what is sent there), granted (by add).

@@ -125,7 +125,8 @@ pub(crate) fn netns(place: &Place) -> Option<String> {
 
 fn details(view: &View<'_>) -> String {
     let shown = view.shown;
-    let mut line = format!("    ipvlan  mode {} {} ", shown.mode, shown.flag);
+    let kind = shown.kind.as_str();
+    let mut line = format!("    {kind}  mode {} {} ", shown.mode, shown.flag);
     if let Some(mode) = shown.link.addr_gen_mode {
         line += &format!("addrgenmode {} ", mode.as_str());
     }
@@ -162,6 +163,7 @@ fn ours(view: &View<'_>, options: &Options) -> Vec<String> {
     let mut lines = Vec::new();
     if options.details {
         let shown = view.shown;
+        lines.extend(behind_tap(view));
         for (word, addresses) in [
             ("owns", prefixes(&shown.owned)),
             (
@@ -190,6 +192,20 @@ fn ours(view: &View<'_>, options: &Options) -> Vec<String> {
 
 fn prefixes(all: &[IpNet]) -> Vec<String> {
     all.iter().map(|prefix| words(*prefix)).collect()
+}
+
+/// Who is behind an ipvtap, and who may open it.
+fn behind_tap(view: &View<'_>) -> Option<String> {
+    let tap = view.shown.link.tap?;
+    let words = [
+        ("guest", view.shown.guest.map(mac)),
+        ("user", tap.owner.map(|number| number.to_string())),
+        ("group", tap.group.map(|number| number.to_string())),
+    ];
+    let words = words.into_iter();
+    let words = words.filter_map(|(word, value)| Some(format!(" {word} {}", value?)));
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| format!("   {}", words.concat()))
 }
 
 fn with_drops(options: &Options) -> bool {
@@ -430,7 +446,7 @@ fn details_json(view: &View<'_>, object: &mut Vec<(&'static str, Value)>) {
         (view.shown.flag.as_str(), Value::Bool(true)),
     ];
     let info = vec![
-        ("info_kind", Value::text("ipvlan")),
+        ("info_kind", Value::text(view.shown.kind.as_str())),
         ("info_data", Value::Object(data)),
     ];
     object.push(("linkinfo", Value::Object(info)));
@@ -490,12 +506,19 @@ fn stats_json(stats: &LinkStats, carrier_changes: Option<u32>, errors: bool) -> 
 
 fn ours_json(view: &View<'_>) -> Value {
     let shown = view.shown;
-    let mut fields = vec![
-        ("slot", Value::number(shown.slot)),
+    let mut fields = vec![("slot", Value::number(shown.slot))];
+    if let Some(tap) = shown.link.tap {
+        let guest = shown.guest.map(mac).map(Value::text);
+        let numbers = [("user", tap.owner), ("group", tap.group)];
+        let numbers = numbers.map(|(key, number)| Some((key, Value::number(number?))));
+        fields.extend(guest.map(|guest| ("guest", guest)));
+        fields.extend(numbers.into_iter().flatten());
+    }
+    fields.extend([
         ("owns", Value::texts(prefixes(&shown.owned))),
         ("refused", Value::texts(&shown.refused)),
         ("granted", Value::texts(prefixes(&shown.granted))),
-    ];
+    ]);
     if let Some(identity) = shown.dhcp_identity {
         fields.push(("dhcp_identity", Value::text(mac(identity))));
     }

@@ -1,8 +1,8 @@
 //! The layout, against what `ip` 6.1 printed for a device with the same values.
 
 use ipvlan_abi::{Flag, Mode};
-use ipvlan_control::Shown;
-use ipvlan_netlink::{AddrGenMode, Link, LinkStats, Nsid};
+use ipvlan_control::{Kind, Shown};
+use ipvlan_netlink::{AddrGenMode, Link, LinkStats, Nsid, TapSettings};
 
 use super::*;
 
@@ -38,6 +38,8 @@ pub(crate) fn shown() -> Shown {
     link.carrier_changes = Some(1);
     Shown {
         link,
+        kind: Kind::Ipvlan,
+        guest: None,
         place: Place::Here,
         parent: "eth0".to_owned(),
         parent_index: 2,
@@ -86,6 +88,28 @@ fn plain_brief_and_oneline() {
     assert_eq!(print(&shown, "-br -d -s -o"), brief);
     shown.link.txqlen = 0;
     assert!(print(&shown, "").contains(" group default \n"));
+}
+
+#[test]
+fn a_tap_says_who_is_behind_it() {
+    let mut shown = shown();
+    shown.kind = Kind::Ipvtap;
+    shown.link.tap = Some(TapSettings::default());
+    assert!(!print(&shown, "-d").contains("guest"));
+    assert!(!print(&shown, "-j -d").contains("guest"));
+    shown.guest = Some([2, 0xab, 0, 0, 0, 7]);
+    shown.link.tap = Some(TapSettings {
+        owner: Some(1000),
+        group: Some(36),
+    });
+    let text = print(&shown, "-d");
+    assert!(text.contains("    ipvtap  mode l2 bridge "), "{text}");
+    let line = "\n    guest 02:ab:00:00:00:07 user 1000 group 36\n";
+    assert!(text.contains(line), "{text}");
+    let json = print(&shown, "-j -d");
+    assert!(json.contains("\"info_kind\":\"ipvtap\""), "{json}");
+    let ours = "\"slot\":1,\"guest\":\"02:ab:00:00:00:07\",\"user\":1000,\"group\":36,\"owns\"";
+    assert!(json.contains(ours), "{json}");
 }
 
 #[test]

@@ -142,9 +142,11 @@ fn frames(nl: &mut Netlink, world: &World, parent: u32, host: u32) -> Result<Vec
     Ok(all
         .into_iter()
         .filter(is_owned)
-        .map(|address| match address {
-            IpAddr::V4(address) => arp(mac, address),
-            IpAddr::V6(address) => advertisement(mac, address, router),
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(arp(mac, address)),
+            // Whether it is a router, which an advertisement has to say, only the guest knows.
+            IpAddr::V6(_) if dev.is_tap() => None,
+            IpAddr::V6(address) => Some(advertisement(mac, address, router)),
         })
         .collect())
 }

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ipvlan_abi::{DropReason, Flag, Mode};
+use ipvlan_abi::{DEV_TAP, DevEntry, DropReason, Flag, Mode};
 use ipvlan_datapath_bpf::Port;
-use ipvlan_netlink::{IfName, Link, NetNs, Netlink};
+use ipvlan_netlink::{IfName, Link, Mac, NetNs, Netlink, TapSettings};
 
 use crate::error::Error;
 use crate::reconcile::{reconcile, reconcile_if_any};
@@ -13,13 +13,43 @@ use crate::routing::remark;
 use crate::show::{Origin, show};
 use crate::store::Store;
 
+/// What a device is, by the driver's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// For a network namespace.
+    #[default]
+    Ipvlan,
+    /// For a virtual machine.
+    Ipvtap,
+}
+
+impl Kind {
+    /// The word that iproute2 uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipvlan => "ipvlan",
+            Self::Ipvtap => "ipvtap",
+        }
+    }
+
+    pub(crate) fn of(entry: DevEntry) -> Self {
+        match entry.bits & DEV_TAP {
+            0 => Self::Ipvlan,
+            _ => Self::Ipvtap,
+        }
+    }
+}
+
 /// A device to be made.
 #[derive(Debug)]
 pub struct Create {
     /// Name of the parent in the calling thread's namespace.
     pub parent: String,
-    /// The device's name, or a template with one `%d`; `None`: `ipvlan%d`, as the driver.
+    /// The device's name, or a template with one `%d`; `None`: `ipvlan%d` or `ipvtap%d`, as the
+    /// driver.
     pub name: Option<IfName>,
+    /// It is an ipvtap, and who may open it. `None`: it is an ipvlan.
+    pub tap: Option<TapSettings>,
     /// Mode of the port. `None`: the port's, or the driver's default l3 for the first device.
     /// Another mode than the port's changes the port, and so all of its devices.
     pub mode: Option<Mode>,
@@ -31,11 +61,12 @@ pub struct Create {
     pub index: Option<u32>,
     /// Transmit queue length, packets.
     pub txqlen: Option<u32>,
-    /// Number of transmit queues.
+    /// Number of transmit queues. More than one of an ipvtap: it can be opened once for each, at
+    /// most 256.
     pub num_tx_queues: Option<u32>,
     /// Number of receive queues.
     pub num_rx_queues: Option<u32>,
-    /// Namespace to put it in. `None`: the calling thread's.
+    /// Namespace to put it in. `None`: the calling thread's. An ipvtap stays in its parent's.
     pub netns: Option<NetNs>,
     /// Whether it is to be up at once.
     pub up: bool,
@@ -68,6 +99,10 @@ pub enum Place {
 pub struct Shown {
     /// The device itself: name, flags, MAC, MTU, statistics, as the kernel has them where it lives.
     pub link: Link,
+    /// What it is.
+    pub kind: Kind,
+    /// The MAC address of the virtual machine behind an ipvtap, once it was heard.
+    pub guest: Option<Mac>,
     /// Where it lives. The parent may be elsewhere too, when one asks from within a container.
     pub place: Place,
     /// Name of its parent, where the parent lives.
@@ -126,17 +161,20 @@ pub fn delete(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Changes mode or flag of a port. `name` is one of its devices, in the calling thread's namespace
-/// or, if the parent is here, wherever it lives; or the parent.
+/// Changes mode or flag of a port. `name` is one of its devices, which has to be of this kind, in the
+/// calling thread's namespace or, if the parent is here, wherever it lives; or the parent.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::Permission`] when the parent is in a namespace that cannot be entered.
-pub fn change(name: &str, change: Change) -> Result<(), Error> {
+pub fn change(name: &str, kind: Kind, change: Change) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let (parent, place) = match find(&mut nl, name) {
-        Ok((_, origin)) => (origin.parent, origin.elsewhere()),
-        Err(error) => (find_port(&mut nl, name)?.ok_or(error)?, None),
+        Ok((_, origin)) => {
+            expect_kind(name, origin.kind, kind)?;
+            (origin.parent, origin.elsewhere())
+        }
+        Err(error) => (find_port(&mut nl, name, kind)?.ok_or(error)?, None),
     };
     let Some(place) = place else {
         return change_here(&mut nl, parent, change);
@@ -167,9 +205,25 @@ fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Erro
     Ok(())
 }
 
+fn expect_kind(name: &str, found: Kind, wanted: Kind) -> Result<(), Error> {
+    match found == wanted {
+        true => Ok(()),
+        false => Err(Error::OtherKind {
+            name: name.to_owned(),
+            found,
+            wanted,
+        }),
+    }
+}
+
 /// The port whose parent is called `name`, or that has a device of this name elsewhere.
-fn find_port(nl: &mut Netlink, name: &str) -> Result<Option<u32>, Error> {
+fn find_port(nl: &mut Netlink, name: &str, kind: Kind) -> Result<Option<u32>, Error> {
     let devices = show()?;
+    if let Some(device) = devices.iter().find(|device| device.link.name == name)
+        && !devices.iter().any(|device| device.parent == name)
+    {
+        expect_kind(name, device.kind, kind)?;
+    }
     let mut parents: Vec<u32> = devices
         .iter()
         .filter(|device| device.parent_place == Place::Here)

@@ -8,18 +8,24 @@
 //! 4. The program at the host end, then the slot, then what the links still need.
 //! 5. `DEV_READY`. From here on it exists; before, reconcile undoes it.
 //! 6. Up.
+//!
+//! A tap (`type ipvtap`) is one link in the place of two, under the name that it is to have: until it
+//! is told to stay, just before `DEV_READY`, it goes with whoever makes it.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
-use ipvlan_abi::{DEV_READY, DevEntry, Flag, MAX_DEVS, Mode, PortEntry, identity_of};
+use ipvlan_abi::{DEV_READY, DEV_TAP, DevEntry, Flag, MAX_DEVS, Mode, PortEntry, identity_of};
 use ipvlan_datapath_bpf::{Capacity, Port};
-use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, NetNs, Netlink, VethPair};
+use ipvlan_netlink::netns::current_cookie;
+use ipvlan_netlink::{
+    AddrGenMode, IfName, Link, LinkChange, NetNs, Netlink, NewTap, Tap, TapSettings, VethPair,
+};
 use nix::errno::Errno;
 
 use crate::agent;
 use crate::api::{Change, Create, set_port};
-use crate::apply::{change_device, write_setting};
+use crate::apply::{change_device, keep_quiet};
 use crate::error::Error;
 use crate::handover;
 use crate::observe::{host_name, parse_host_name};
@@ -34,11 +40,16 @@ const HOST_MTU: u32 = 65_535;
 const ARPHRD_ETHER: u16 = 1;
 const IFF_LOOPBACK: u32 = 0x8;
 const DEFAULT_NAME: &str = "ipvlan%d";
+const DEFAULT_TAP_NAME: &str = "ipvtap%d";
 
 impl Create {
     fn name_or_default(&self) -> &str {
+        let default = match self.tap {
+            None => DEFAULT_NAME,
+            Some(_) => DEFAULT_TAP_NAME,
+        };
         let name = self.name.as_ref();
-        name.map_or(DEFAULT_NAME, |name| name.as_str())
+        name.map_or(default, |name| name.as_str())
     }
 }
 
@@ -218,53 +229,65 @@ fn create_locked(
     }
     let mut port = port(locked, parent, create)?;
     let slot = free_slot(&port, parent)?;
-    let host = make_links(nl, &port, parent, slot, create)?;
-    port.set_dev(host.index, DevEntry { slot, bits: 0 })?;
-    port.attach_device(&host.name, host.index, false)?;
+    let (host, tap) = match create.tap {
+        None => (make_links(nl, &port, parent, slot, create)?, None),
+        Some(settings) => {
+            let (host, tap) = make_tap(nl, settings, create)?;
+            (host, Some(tap))
+        }
+    };
+    let bits = if tap.is_some() { DEV_TAP } else { 0 };
+    port.set_dev(host.index, DevEntry { slot, bits })?;
+    port.attach_device(&host.name, host.index, tap.is_some())?;
     port.set_member(slot, host.index)?;
     let mut entry = port.entry()?;
     entry.members = entry.members.max(slot + 1);
     port.set_entry(entry)?;
-    let host_change = LinkChange {
-        alias: Some(alias(parent)?),
-        addr_gen_mode: Some(AddrGenMode::None),
-        ..LinkChange::default()
+    let host_change = match tap {
+        None => LinkChange {
+            alias: Some(alias(parent)?),
+            ..LinkChange::default()
+        },
+        Some(_) => LinkChange {
+            mac: parent.mac,
+            mtu: Some(create.mtu.unwrap_or(parent.mtu)),
+            txqlen: create.txqlen,
+            noarp: Some(create.mode.unwrap_or(port.entry()?.mode()).is_l3()),
+            ..LinkChange::default()
+        },
     };
     change_device(nl, host.index, &host_change)?;
-    // On a host that is a router it would tell the device that it listens to routers' groups.
-    write_setting(Family::V6, &host.name, "forwarding", "0")?;
-    // The program lets no advertisement through. Should it ever be gone, the host believes none.
-    write_setting(Family::V6, &host.name, "accept_ra", "0")?;
-    in_place(
-        nl,
-        create,
-        &host,
-        LinkChange {
-            addr_gen_mode: Some(AddrGenMode::Random),
-            ..LinkChange::default()
-        },
-    )?;
-    let up = parent.is_up() && parent.has_carrier();
-    nl.set_link(
-        host.index,
-        &LinkChange {
-            up: Some(up),
-            ..LinkChange::default()
-        },
-    )?;
+    keep_quiet(nl, host.index, &host.name)?;
+    if tap.is_none() {
+        in_place(
+            nl,
+            create,
+            &host,
+            LinkChange {
+                addr_gen_mode: Some(AddrGenMode::Random),
+                ..LinkChange::default()
+            },
+        )?;
+        let up = parent.is_up() && parent.has_carrier();
+        nl.set_link(
+            host.index,
+            &LinkChange {
+                up: Some(up),
+                ..LinkChange::default()
+            },
+        )?;
+    }
     // The other devices change only when nothing can go wrong with this one any more.
     let change = Change {
         mode: create.mode,
         flag: create.flag,
     };
     set_port(&mut port, change)?;
-    port.set_dev(
-        host.index,
-        DevEntry {
-            slot,
-            bits: DEV_READY,
-        },
-    )?;
+    if let Some(tap) = tap {
+        tap.keep()?;
+    }
+    let bits = bits | DEV_READY;
+    port.set_dev(host.index, DevEntry { slot, bits })?;
     if create.up {
         in_place(
             nl,
@@ -354,6 +377,45 @@ fn make_links(
     nl.link_by_name(&host)?.ok_or(Error::NoDevice(host))
 }
 
+/// The tap, and its link.
+fn make_tap(
+    nl: &mut Netlink,
+    settings: TapSettings,
+    create: &Create,
+) -> Result<(Link, Tap), Error> {
+    if let Some(ns) = &create.netns
+        && ns.cookie()? != current_cookie()?
+    {
+        return Err(Error::TapElsewhere);
+    }
+    let name = create.name_or_default();
+    let new = NewTap {
+        name: &IfName::template(name).map_err(|_| Error::NoDevice(name.to_owned()))?,
+        index: create.index,
+        multi_queue: [create.num_tx_queues, create.num_rx_queues]
+            .into_iter()
+            .flatten()
+            .any(|queues| queues > 1),
+        owner: settings.owner,
+        group: settings.group,
+    };
+    let tap = Tap::create(&new).map_err(|error| match error.errno() {
+        Errno::EBUSY => Error::Exists(name.to_owned()),
+        Errno::ENOENT => Error::Kernel(
+            "there is no /dev/net/tun; `modprobe tun` makes it, or in a container \
+             `mkdir -p /dev/net && mknod /dev/net/tun c 10 200`"
+                .into(),
+        ),
+        Errno::ENODEV | Errno::ENXIO => {
+            Error::Kernel("it has no tap devices; it needs CONFIG_TUN (`modprobe tun`)".into())
+        }
+        _ => error.into(),
+    })?;
+    let link = nl.link_by_name(tap.name())?;
+    let link = link.ok_or_else(|| Error::NoDevice(tap.name().to_owned()))?;
+    Ok((link, tap))
+}
+
 /// An index for a host end: the next one, or the lowest that is free where there is no next.
 fn free_index(links: &[Link], wanted: u32) -> Option<u32> {
     const MAX: u32 = i32::MAX.cast_unsigned();
@@ -373,6 +435,9 @@ fn in_place(
     host: &Link,
     change: LinkChange,
 ) -> Result<(), Error> {
+    if create.tap.is_some() {
+        return change_device(nl, host.index, &change);
+    }
     let Some(index) = host.link else {
         return Ok(());
     };

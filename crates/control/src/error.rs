@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
+use crate::api::Kind;
 use crate::plan::words;
 
 /// Operation, object, and what the kernel answered. The text of a variant that the kernel or
@@ -45,6 +46,22 @@ pub enum Error {
         /// The namespaces' names.
         places: String,
     },
+    /// The device is one of ours, and of another kind than was said.
+    #[error("device \"{name}\" is of type {}, not {}", found.as_str(), wanted.as_str())]
+    OtherKind {
+        /// Its name.
+        name: String,
+        /// What it is.
+        found: Kind,
+        /// What was said.
+        wanted: Kind,
+    },
+    /// An ipvtap cannot be put elsewhere.
+    #[error(
+        "a device of type ipvtap lives in its parent's network namespace, where the virtual machine \
+         has to open it: leave out \"netns\""
+    )]
+    TapElsewhere,
     /// The name is one that host ends have.
     #[error("\"{0}\" is a name that host ends of ipvlan devices have; take another one")]
     ReservedName(String),
@@ -125,6 +142,8 @@ impl Error {
             Self::Datapath(error) => error.errno().map(Errno::from_raw),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
             Self::NotOurs { .. }
+            | Self::OtherKind { .. }
+            | Self::TapElsewhere
             | Self::ReservedName(_)
             | Self::Ambiguous { .. }
             | Self::Several { .. }

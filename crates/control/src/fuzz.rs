@@ -17,7 +17,7 @@ use ipvlan_abi::{
     DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_OUTSIDE, OWNER_PARENT, Owner, PORT_PREFIXES,
     PortEntry,
 };
-use ipvlan_netlink::{AddrGenMode, Family, Link, Mac, Nsid, Rule, V4Settings};
+use ipvlan_netlink::{AddrGenMode, Family, Link, Mac, Nsid, Rule, TapSettings, V4Settings};
 
 use crate::observe::{DevView, PortView, World, host_name, parse_host_name};
 use crate::plan::model::Kernel;
@@ -311,6 +311,17 @@ fn device(input: &mut Unstructured<'_>, host: u32) -> Result<DevView> {
         return Ok(dev);
     }
     dev.host = Some(link(input, host)?);
+    if dev.is_tap() {
+        // What observe() makes of one: it is here, and its own other end.
+        let own = dev.host.as_mut();
+        own.into_iter()
+            .for_each(|own| own.tap = Some(TapSettings::default()));
+        if dev.host.as_ref().is_some_and(Link::is_up) {
+            dev.addresses = addresses(input)?;
+        }
+        dev.link.clone_from(&dev.host);
+        return Ok(dev);
+    }
     let id: Option<i32> = input.arbitrary()?;
     dev.place = id.map(Nsid);
     if input.ratio(9, 10)? {

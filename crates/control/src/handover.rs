@@ -17,7 +17,8 @@
 //!
 //! Who is who on the way: the parent's tcx link tells its index, wherever it is, and which
 //! interface of that index has our program is the parent. A host end is one by its alias once it
-//! was told to go, and before by what its port knows of it.
+//! was told to go, and before by what its port knows of it. A tap is its user's as well: what it looked
+//! like (up or down, its own alias) goes along in the alias, and whoever has it open keeps it.
 //!
 //! Locks: that of the namespace at hand is held; that of the other one is taken beside it, without
 //! waiting for long.
@@ -34,11 +35,15 @@ use std::mem;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use ipvlan_abi::{DEV_READY, DevEntry, PORT_ALLMULTI, PORT_SET_TYPE, PortEntry};
+use ipvlan_abi::{
+    DEV_MUTED, DEV_READY, DEV_TAP, DevEntry, PORT_ALLMULTI, PORT_SET_TYPE, PortEntry,
+};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Family, Link, LinkChange, NetNs, Netlink, Nsid, netns};
+use nix::errno::Errno;
 
 use crate::agent;
+use crate::apply::keep_quiet;
 use crate::error::Error;
 use crate::observe::{World, host_name, parse_host_name};
 use crate::reconcile::reconcile_arrivals;
@@ -92,11 +97,41 @@ fn alias_on_the_way(number: u64, slot: u32) -> String {
     format!("{FOLLOWS} {number:x} slot {slot}")
 }
 
+/// What a tap looked like before it was told to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Before {
+    up: bool,
+    alias: String,
+}
+
+/// How the kernel bounds an alias (`IFALIASZ`), without the NUL.
+const ALIAS_MAX: usize = 255;
+
+fn tap_alias_on_the_way(number: u64, slot: u32, link: &Link) -> String {
+    let state = if link.is_up() { "up" } else { "down" };
+    let own = link.alias.as_deref().unwrap_or_default();
+    let mut alias = format!("{} tap {state} {own}", alias_on_the_way(number, slot));
+    while alias.len() > ALIAS_MAX {
+        let _: Option<char> = alias.pop();
+    }
+    alias
+}
+
+fn parse_before(alias: &str) -> Option<Before> {
+    let (_, rest) = alias.strip_prefix(FOLLOWS)?.split_once(" tap ")?;
+    let (state, alias) = rest.split_once(' ')?;
+    Some(Before {
+        up: state == "up",
+        alias: alias.to_owned(),
+    })
+}
+
 fn parse_alias_on_the_way(alias: &str) -> Option<(u64, u32)> {
     let (number, slot) = alias
         .strip_prefix(FOLLOWS)?
         .trim_start()
         .split_once(" slot ")?;
+    let slot = slot.split(' ').next()?;
     Some((u64::from_str_radix(number, 16).ok()?, slot.parse().ok()?))
 }
 
@@ -322,10 +357,21 @@ fn host_ends(
     port: &Port,
 ) -> Result<Vec<(Link, u32)>, Error> {
     let devs = port.devs()?;
+    let is_known_here = |link: &Link| {
+        let mut ports = store.ports().into_iter();
+        ports.any(|parent| {
+            let devs = store.port(parent).and_then(|port| Ok(port.devs()?));
+            devs.is_ok_and(|devs| devs.contains_key(&link.index))
+        })
+    };
     let slot_of = |link: &Link| {
         let on_the_way = link.alias.as_deref().and_then(parse_alias_on_the_way);
         if let Some((number, slot)) = on_the_way {
             return (number == which.number()).then_some(slot);
+        }
+        if link.tap.is_some() {
+            let dev = devs.get(&link.index)?;
+            return (dev.bits & DEV_TAP != 0 && !is_known_here(link)).then_some(dev.slot);
         }
         let (parent, slot) = parse_host_name(&link.name)?;
         // Of two ports that have a host end of this index and slot, it is the one's that it is
@@ -337,7 +383,7 @@ fn host_ends(
     let links = nl.links(None)?;
     Ok(links
         .into_iter()
-        .filter(|link| link.kind.as_deref() == Some("veth"))
+        .filter(|link| link.kind.as_deref() == Some("veth") || link.tap.is_some())
         .filter_map(|link| slot_of(&link).map(|slot| (link, slot)))
         .collect())
 }
@@ -394,11 +440,20 @@ fn find_by_mac(
 /// The devices of a parent that nobody can follow are told that there is no wire.
 fn wait(nl: &mut Netlink, store: &Store, which: Travelling, port: &Port) -> Result<(), Error> {
     for (link, _) in host_ends(nl, store, which, port)? {
-        if link.is_up() {
-            nl.set_link(link.index, &up(false))?;
+        match link.tap {
+            None if link.is_up() => nl.set_link(link.index, &up(false))?,
+            Some(_) if link.has_carrier() => nl.set_link(link.index, &without_carrier())?,
+            None | Some(_) => {}
         }
     }
     Ok(())
+}
+
+fn without_carrier() -> LinkChange {
+    LinkChange {
+        carrier: Some(false),
+        ..LinkChange::default()
+    }
 }
 
 fn up(up: bool) -> LinkChange {
@@ -468,6 +523,10 @@ fn fetch(locked: &Locked, which: Travelling, source: u64) -> Result<(), Error> {
                     nl.delete_link(link.index)?;
                     continue;
                 }
+                if link.tap.is_some() {
+                    send_tap(&mut nl, &link, which.number(), slot, &here)?;
+                    continue;
+                }
                 let told = LinkChange {
                     alias: Some(alias_on_the_way(which.number(), slot)),
                     ..LinkChange::default()
@@ -482,6 +541,34 @@ fn fetch(locked: &Locked, which: Travelling, source: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// Sends a tap after its parent, under the name that its user gave it.
+fn send_tap(
+    nl: &mut Netlink,
+    link: &Link,
+    number: u64,
+    slot: u32,
+    to: &NetNs,
+) -> Result<(), Error> {
+    // Once: what it was told before says what it looked like.
+    if link.alias.as_deref().and_then(parse_before).is_none() {
+        let told = LinkChange {
+            alias: Some(tap_alias_on_the_way(number, slot, link)),
+            ..LinkChange::default()
+        };
+        nl.set_link(link.index, &told)?;
+    }
+    match nl.move_link(link.index, to.as_fd(), None) {
+        Err(error) if error.errno() == Errno::EEXIST => {
+            log::warn!(
+                "\"{}\" follows its parent to a network namespace where the name is taken",
+                link.name
+            );
+            Ok(nl.move_link(link.index, to.as_fd(), Some(ON_THE_WAY))?)
+        }
+        done => Ok(done?),
+    }
+}
+
 /// The parent is here, and all host ends that are left: it is a port of this namespace.
 fn settle(
     nl: &mut Netlink,
@@ -492,11 +579,17 @@ fn settle(
 ) -> Result<(), Error> {
     let entry = port.entry()?;
     let devs = port.devs()?;
-    let mut ready = BTreeMap::new();
+    let (mut ready, mut taps) = (BTreeMap::new(), Vec::new());
     for (link, slot) in host_ends(nl, locked.store(), which, &port)? {
         let known = devs.get(&link.index).filter(|dev| dev.slot == slot);
         // What was told to follow was whole.
-        let bits = known.map_or(DEV_READY, |dev| dev.bits);
+        let mut bits = known.map_or(DEV_READY, |dev| dev.bits);
+        if link.tap.is_some() {
+            // Where it has no carrier, it is perhaps by our doing.
+            bits |= DEV_TAP | DEV_MUTED;
+            let before = link.alias.as_deref().and_then(parse_before);
+            taps.extend(before.map(|before| (link.index, link.name.clone(), before)));
+        }
         let _: Option<_> = ready.insert(link.index, (link.name, DevEntry { slot, bits }));
     }
     let entry = PortEntry {
@@ -506,7 +599,20 @@ fn settle(
         ..entry
     };
     port.renumber(&parent.name, entry, &ready)?;
+    for (index, name, before) in taps {
+        // Its IPv6 is a new one, with all that this namespace gives to new ones.
+        keep_quiet(nl, index, &name)?;
+        let change = LinkChange {
+            up: Some(before.up),
+            alias: Some(before.alias),
+            ..LinkChange::default()
+        };
+        nl.set_link(index, &change)?;
+    }
     for (index, (name, dev)) in ready {
+        if dev.bits & DEV_TAP != 0 {
+            continue;
+        }
         let wanted = host_name(parent.index, dev.slot);
         let mut change = LinkChange {
             alias: Some(alias(parent)?),
@@ -533,6 +639,31 @@ fn bury(nl: &mut Netlink, locked: &Locked, which: Travelling, port: Port) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tap_gets_back_what_it_looked_like() {
+        let mut link = Link::default();
+        for (flags, own) in [
+            (1, Some("a tap of mine")),
+            (0, None),
+            (1, Some("x tap up y")),
+        ] {
+            link.flags = flags;
+            link.alias = own.map(str::to_owned);
+            let text = tap_alias_on_the_way(0xbeef, 17, &link);
+            assert_eq!(parse_alias_on_the_way(&text), Some((0xbeef, 17)));
+            let before = Before {
+                up: flags == 1,
+                alias: own.unwrap_or_default().to_owned(),
+            };
+            assert_eq!(parse_before(&text), Some(before));
+        }
+        link.alias = Some("ä".repeat(127));
+        let text = tap_alias_on_the_way(0xbeef, 17, &link);
+        assert!(text.len() <= ALIAS_MAX && parse_before(&text).is_some());
+        assert_eq!(parse_before(&alias_on_the_way(0xbeef, 17)), None);
+        assert_eq!(parse_before("host end of something"), None);
+    }
 
     #[test]
     fn an_alias_on_the_way_is_read_back_and_others_are_not() {

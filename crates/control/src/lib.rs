@@ -40,7 +40,7 @@ mod routing;
 mod show;
 mod store;
 
-pub use api::{Change, Create, Place, Shown, ShownPort};
+pub use api::{Change, Create, Kind, Place, Shown, ShownPort};
 pub use api::{change, delete};
 pub use create::create;
 pub use error::Error;

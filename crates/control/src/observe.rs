@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ipvlan_abi::{DevEntry, Owner, PortEntry};
+use ipvlan_abi::{DEV_TAP, DevEntry, Owner, PortEntry};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{Link, Netlink, Nsid};
 
@@ -56,16 +56,32 @@ pub(crate) struct DevView {
     pub(crate) host: Option<Link>,
     /// Where the device lives; `None`: in the parents' namespace.
     pub(crate) place: Option<Nsid>,
-    /// The device's own end.
+    /// The device's own end; of a tap, which has no other, the same as `host`.
     pub(crate) link: Option<Link>,
     /// The addresses that it has and may own.
     pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
 impl DevView {
+    pub(crate) fn is_tap(&self) -> bool {
+        is_tap(self.entry)
+    }
+
     /// Whether the device itself is up, as far as can be seen.
     pub(crate) fn is_up(&self) -> bool {
         self.link.as_ref().is_some_and(Link::is_up)
+    }
+}
+
+fn is_tap(entry: DevEntry) -> bool {
+    entry.bits & DEV_TAP != 0
+}
+
+/// Whether this is a link that a device with this entry can have.
+fn fits(link: &Link, entry: DevEntry) -> bool {
+    match is_tap(entry) {
+        true => link.tap.is_some(),
+        false => link.kind.as_deref() == Some("veth"),
     }
 }
 
@@ -206,13 +222,15 @@ fn view(
     let mut devs = BTreeMap::new();
     for (host, entry) in port.devs()? {
         // Another interface may have got the number of a deleted one.
-        let link = links
-            .get(&host)
-            .filter(|link| link.kind.as_deref() == Some("veth"));
+        let link = links.get(&host).filter(|link| fits(link, entry));
         let dev = match link.and_then(|link| memory.unchanged(parent, link)) {
             Some(dev) => DevView {
                 entry,
                 host: link.cloned(),
+                link: match is_tap(entry) {
+                    true => link.cloned(),
+                    false => dev.link.clone(),
+                },
                 ..dev.clone()
             },
             None => device(nl, link, entry)?,
@@ -258,8 +276,12 @@ pub(crate) fn device(
     };
     dev.host = Some(host.clone());
     dev.place = host.link_nsid;
-    let Some(peer) = host.link else {
-        return Ok(dev);
+    let peer = match is_tap(entry) {
+        true => host.index,
+        false => match host.link {
+            Some(peer) => peer,
+            None => return Ok(dev),
+        },
     };
     let found = look(nl, peer, dev.place).unwrap_or_else(|error| {
         // What goes on in one namespace must not keep us from looking at the others.
@@ -270,6 +292,9 @@ pub(crate) fn device(
         return Ok(dev);
     };
     dev.addresses = addresses;
+    if is_tap(entry) {
+        dev.host = Some(link.clone());
+    }
     dev.link = Some(link);
     Ok(dev)
 }

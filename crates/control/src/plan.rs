@@ -9,6 +9,8 @@
 //! * The parent's MAC address and MTU, when they change, change those of all devices; a device has
 //!   carrier when the parent has; a parent that is gone takes its devices with it.
 //! * In l3 and l3s the devices have no ARP; in l3s this namespace forwards for them (`routing`).
+//! * A tap is in this namespace, and somebody else's: its stack on this side stays silent, it is up when
+//!   its user says so, and what it owns is said by hand.
 //! * A port without devices ends.
 //!
 //! Added to it: no device makes its IPv6 link-local address from the MAC address that all of them
@@ -23,8 +25,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use ipvlan_abi::{
-    DEV_READY, MAX_DEVS, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, Owner,
-    PORT_ALLMULTI, PORT_PREFIXES, PortEntry,
+    DEV_MUTED, DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT,
+    OWNER_PEER, Owner, PORT_ALLMULTI, PORT_PREFIXES, PortEntry,
 };
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
 
@@ -46,6 +48,12 @@ pub(crate) enum Step {
     SetMember { port: u32, slot: u32, host: u32 },
     /// The port's own entry.
     SetEntry { port: u32, entry: PortEntry },
+    /// The device's own entry.
+    SetDev {
+        port: u32,
+        host: u32,
+        entry: DevEntry,
+    },
     /// The device is gone: forget it.
     ForgetDev { port: u32, host: u32 },
     /// A link of this namespace is to go: a device given up half-way, or one without a parent.
@@ -117,7 +125,10 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
         false => entry.bits &= !PORT_PREFIXES,
     }
     for dev in alive.values() {
-        plan_device(steps, view, dev);
+        match dev.is_tap() {
+            true => plan_tap(steps, port, view, dev),
+            false => plan_device(steps, view, dev),
+        }
     }
     let hosts: Vec<&Link> = alive.values().filter_map(|dev| dev.host.as_ref()).collect();
     let entry = routing::plan(steps, port, view, world, &hosts, &owners, entry);
@@ -460,6 +471,69 @@ fn plan_device(steps: &mut Vec<Step>, view: &PortView, dev: &DevView) {
             index: link.index,
             change,
         });
+    }
+}
+
+fn plan_tap(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView) {
+    let (Some(parent), Some(tap)) = (&view.parent, &dev.host) else {
+        return;
+    };
+    let mut change = LinkChange::default();
+    // As of a device in a namespace: a change, not a difference.
+    if parent.mtu != view.entry.mtu && tap.mtu != parent.mtu {
+        change.mtu = Some(parent.mtu);
+    }
+    // What this namespace sends to the guest has it for its destination (l3s).
+    if tap.mac != parent.mac {
+        change.mac = parent.mac;
+    }
+    let noarp = view.entry.mode().is_l3();
+    if (tap.flags & IFF_NOARP != 0) != noarp {
+        change.noarp = Some(noarp);
+    }
+    // Lost with its IPv6, when its MTU was below 1280.
+    if tap
+        .addr_gen_mode
+        .is_some_and(|mode| mode != AddrGenMode::None)
+    {
+        change.addr_gen_mode = Some(AddrGenMode::None);
+    }
+    if change != LinkChange::default() {
+        steps.push(Step::ChangeDev {
+            place: None,
+            index: tap.index,
+            change,
+        });
+    }
+    plan_carrier(steps, port, parent, tap, dev.entry);
+}
+
+/// A tap has a carrier while somebody has it open, says the kernel. We take it away while the parent
+/// has none, and that we did is on record before it is so, and until it is no more.
+fn plan_carrier(steps: &mut Vec<Step>, port: u32, parent: &Link, tap: &Link, entry: DevEntry) {
+    let has_wire = parent.is_up() && parent.has_carrier();
+    let is_muted = entry.bits & DEV_MUTED != 0;
+    let set = |bits| Step::SetDev {
+        port,
+        host: tap.index,
+        entry: DevEntry { bits, ..entry },
+    };
+    let carrier = |on| Step::Change {
+        index: tap.index,
+        change: LinkChange {
+            carrier: Some(on),
+            ..LinkChange::default()
+        },
+    };
+    if !has_wire && tap.has_carrier() {
+        if !is_muted {
+            steps.push(set(entry.bits | DEV_MUTED));
+        }
+        steps.push(carrier(false));
+    }
+    if has_wire && is_muted {
+        steps.push(carrier(true));
+        steps.push(set(entry.bits & !DEV_MUTED));
     }
 }
 

@@ -106,6 +106,7 @@ fn changes_a_device(step: &Step) -> bool {
         | Step::SetOwner { .. }
         | Step::SetMember { .. }
         | Step::SetEntry { .. }
+        | Step::SetDev { .. }
         | Step::ForgetDev { .. }
         | Step::SetRoute { .. }
         | Step::DropRoute { .. }

@@ -340,8 +340,14 @@ fn set_up(
         true => hosts.iter().map(|link| link.index).collect(),
         false => BTreeSet::new(),
     };
+    // What a device has that lives here is this namespace's own; a guest is behind its tap.
+    let taps: BTreeSet<u32> = hosts
+        .iter()
+        .filter(|link| link.tap.is_some())
+        .map(|link| link.index)
+        .collect();
     let leads_out = |prefix: IpNet, owner: &Owner| {
-        owner.kind == OWNER_PEER
+        (owner.kind == OWNER_PEER || taps.contains(&owner.ifindex))
             && up.contains(&owner.ifindex)
             && host.has(Family::of(prefix.addr()))
             && !is_link_local(prefix.addr())
@@ -467,7 +473,8 @@ fn plan_host_end(steps: &mut Vec<Step>, mac: Option<Mac>, host: &Host, link: &Li
         noarp: (link.flags & IFF_NOARP == 0).then_some(true),
         ..LinkChange::default()
     };
-    if change != LinkChange::default() {
+    // A tap has both in any mode, as a device does.
+    if link.tap.is_none() && change != LinkChange::default() {
         steps.push(Step::Change {
             index: link.index,
             change,
@@ -491,9 +498,9 @@ fn plan_host_end(steps: &mut Vec<Step>, mac: Option<Mac>, host: &Host, link: &Li
 }
 
 /// Makes a host end what it was before it forwarded: one that was made just now. Its MAC address may
-/// stay, no other mode minds it.
+/// stay, no other mode minds it. A tap's NOARP is by the mode, as a device's.
 fn reset_host_end(steps: &mut Vec<Step>, host: &Host, link: &Link) {
-    if link.flags & IFF_NOARP != 0 {
+    if link.tap.is_none() && link.flags & IFF_NOARP != 0 {
         steps.push(Step::Change {
             index: link.index,
             change: LinkChange {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ipvlan_abi::{DropReason, Mode, Owner, PortEntry};
+use ipvlan_abi::{DEV_TAP, DropReason, Mode, Owner, PortEntry};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::netns::{self, current_cookie};
 use ipvlan_netlink::{Link, NetNs, Netlink, Nsid};
 
-use crate::api::{Place, Shown, ShownPort};
+use crate::api::{Kind, Place, Shown, ShownPort};
 use crate::error::Error;
 use crate::observe::{DevView, Memory, PortView, is_host_end, observe};
 use crate::plan::around;
@@ -44,12 +44,16 @@ pub(crate) struct Origin {
     /// Cookie of that namespace, says the alias of the host end, which anybody can write.
     cookie: u64,
     pub(crate) host_index: u32,
+    pub(crate) kind: Kind,
     port: Port,
 }
 
 impl Origin {
-    /// `None`: the link is none of ours.
+    /// `None`: the link is none of ours. `nl` is a socket in the calling thread's namespace.
     pub(crate) fn of(nl: &mut Netlink, link: &Link) -> Result<Option<Self>, Error> {
+        if link.tap.is_some() {
+            return Self::of_tap(link);
+        }
         let (Some(host_index), Some("veth")) = (link.link, link.kind.as_deref()) else {
             return Ok(None);
         };
@@ -76,8 +80,32 @@ impl Origin {
             cookie,
             parent,
             host_index,
+            kind: Kind::Ipvlan,
             port,
         }))
+    }
+
+    /// A tap is where its port is, and says nothing of it itself.
+    fn of_tap(link: &Link) -> Result<Option<Self>, Error> {
+        let store = Store::current()?;
+        for parent in store.ports() {
+            // One that goes at this moment is not it.
+            let Ok(port) = store.port(parent) else {
+                continue;
+            };
+            let dev = port.devs()?.get(&link.index).copied();
+            if dev.is_some_and(|dev| dev.bits & DEV_TAP != 0) {
+                return Ok(Some(Self {
+                    nsid: None,
+                    cookie: store.cookie(),
+                    parent,
+                    host_index: link.index,
+                    kind: Kind::Ipvtap,
+                    port,
+                }));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -161,11 +189,14 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
     let world = observe(nl, &store, &Memory::default())?;
     let mut all = Vec::new();
     for (parent, view) in &world.ports {
-        let drops = store.port(*parent)?.drops()?;
+        let port = store.port(*parent)?;
+        let drops = port.drops()?;
         for (host, dev) in &view.devs {
             let Some(link) = &dev.link else { continue };
             all.push(Shown {
                 link: link.clone(),
+                kind: Kind::of(dev.entry),
+                guest: port.guest(*host)?,
                 place: names.place(dev.place),
                 parent: view
                     .parent
@@ -265,6 +296,8 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
     let entry = port.entry()?;
     let slot = port.devs()?.get(host_index).map_or(0, |dev| dev.slot);
     Ok(Shown {
+        kind: Kind::Ipvlan,
+        guest: None,
         place: Place::Here,
         parent: nl
             .link(*parent, *nsid)?

@@ -1,8 +1,9 @@
-//! `ipvlan link add [ link ] PARENT [ name ] NAME … type ipvlan …`.
+//! `ipvlan link add [ link ] PARENT [ name ] NAME … type { ipvlan | ipvtap } …`.
 
 use ipvlan_control::Create;
-use ipvlan_netlink::{BadIfName, IfName, NetNs};
+use ipvlan_netlink::{BadIfName, IfName, NetNs, TapSettings};
 use nix::errno::Errno;
+use nix::unistd::{Group, User};
 
 use super::kind::{self, Kind};
 use crate::args::{Words, integer, is_help, matches, once};
@@ -13,7 +14,7 @@ use crate::{Command, Error, Topic};
 pub struct Add {
     /// The parent, in the namespace of the caller.
     pub parent: String,
-    /// The device's name. None: the driver's `ipvlan%d`.
+    /// The device's name. None: the driver's `ipvlan%d` or `ipvtap%d`.
     pub name: Option<IfName>,
     /// Mode and flag.
     pub kind: Kind,
@@ -98,8 +99,8 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
     while let Some(word) = words.next() {
         if matches(word, "type") && word.len() > 1 {
             // A lone t is ip's txqueuelen.
-            kind::check(words.value()?, "add")?;
-            let Some(kind) = kind::parse(words)? else {
+            let what = kind::check(words.value()?, "add")?;
+            let Some(kind) = kind::parse(what, true, words)? else {
                 return Ok(Command::Help(Topic::Kind));
             };
             let add = draft.finish(kind)?;
@@ -296,6 +297,7 @@ impl Add {
         ipvlan_control::create(&Create {
             parent: self.parent.clone(),
             name: self.name.clone(),
+            tap: self.kind.tap()?,
             mode: self.kind.mode,
             flag: self.kind.flag,
             mtu: self.mtu,
@@ -308,6 +310,31 @@ impl Add {
             agent,
         })?;
         Ok(())
+    }
+}
+
+impl Kind {
+    /// Who may open it. None: it is no tap.
+    fn tap(&self) -> Result<Option<TapSettings>, Error> {
+        if self.kind != ipvlan_control::Kind::Ipvtap {
+            return Ok(None);
+        }
+        let number = |what, word: &Option<String>, find: fn(&str) -> Option<u32>| match word {
+            None => Ok(None),
+            Some(word) => {
+                let found = word.parse().ok().or_else(|| find(word));
+                found.map(Some).ok_or_else(|| Error::NoUser {
+                    what,
+                    word: word.clone(),
+                })
+            }
+        };
+        let user = |name: &str| Some(User::from_name(name).ok()??.uid.as_raw());
+        let group = |name: &str| Some(Group::from_name(name).ok()??.gid.as_raw());
+        Ok(Some(TapSettings {
+            owner: number("user", &self.user, user)?,
+            group: number("group", &self.group, group)?,
+        }))
     }
 }
 

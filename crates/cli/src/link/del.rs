@@ -1,4 +1,4 @@
-//! `ipvlan link del [ dev ] DEV [ type ipvlan ]`.
+//! `ipvlan link del [ dev ] DEV [ type { ipvlan | ipvtap } ]`.
 
 use super::{Target, kind};
 use crate::args::{Words, is_help};
@@ -16,9 +16,9 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
     while let Some(word) = words.next() {
         match word {
             "type" => {
-                kind::check(words.value()?, "del")?;
-                // Mode and flag are taken as by ip, and mean nothing here.
-                if kind::parse(words)?.is_none() {
+                let what = kind::check(words.value()?, "del")?;
+                // Kind, mode and flag are taken as by ip, and mean nothing here.
+                if kind::parse(what, false, words)?.is_none() {
                     return Ok(Command::Help(Topic::Kind));
                 }
             }

@@ -1,26 +1,33 @@
-//! What follows `type ipvlan`: `[ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]`.
+//! What follows `type { ipvlan | ipvtap }`: `[ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]`,
+//! and of an ipvtap that is to be made, `[ user USER ] [ group GROUP ]`, as in `ip tuntap`.
 
 use ipvlan_abi::{Flag, Mode};
 
 use crate::Error;
 use crate::args::{Words, is_help, matches};
 
-/// Mode and flag, where they were given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The kind, and what was said with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kind {
+    /// `ipvlan` or `ipvtap`.
+    pub kind: ipvlan_control::Kind,
     /// `mode { l2 | l3 | l3s }`.
     pub mode: Option<Mode>,
     /// `bridge`, `private` or `vepa`.
     pub flag: Option<Flag>,
+    /// `user`: a name or a number. Of an ipvtap that is to be made.
+    pub user: Option<String>,
+    /// `group`, the same.
+    pub group: Option<String>,
 }
 
 const FLAGS: [Flag; 3] = [Flag::Bridge, Flag::Private, Flag::Vepa];
 
 /// The kind itself. `verb` is what `ip link` would be asked to do with another one.
-pub(super) fn check(kind: &str, verb: &'static str) -> Result<(), Error> {
+pub(super) fn check(kind: &str, verb: &'static str) -> Result<ipvlan_control::Kind, Error> {
     match kind {
-        "ipvlan" => Ok(()),
-        "ipvtap" => Err(Error::Ipvtap),
+        "ipvlan" => Ok(ipvlan_control::Kind::Ipvlan),
+        "ipvtap" => Ok(ipvlan_control::Kind::Ipvtap),
         _ => Err(Error::OtherKind {
             kind: kind.to_owned(),
             verb,
@@ -28,9 +35,17 @@ pub(super) fn check(kind: &str, verb: &'static str) -> Result<(), Error> {
     }
 }
 
-/// All words to the end. None: `help` was one of them.
-pub(super) fn parse(words: &mut Words<'_>) -> Result<Option<Kind>, Error> {
-    let mut kind = Kind::default();
+/// All words to the end, of something that is to be `made` or not. None: `help` was one of them.
+pub(super) fn parse(
+    what: ipvlan_control::Kind,
+    made: bool,
+    words: &mut Words<'_>,
+) -> Result<Option<Kind>, Error> {
+    let mut kind = Kind {
+        kind: what,
+        ..Kind::default()
+    };
+    let may_have_users = made && what == ipvlan_control::Kind::Ipvtap;
     while let Some(word) = words.next() {
         let flag = FLAGS.into_iter().find(|flag| matches(word, flag.as_str()));
         if matches(word, "mode") {
@@ -38,10 +53,17 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Option<Kind>, Error> {
             kind.mode = Some(words.value()?.parse().map_err(|_| Error::Mode)?);
         } else if flag.is_some() && kind.flag.is_none() {
             kind.flag = flag;
+        } else if may_have_users && matches(word, "user") {
+            kind.user = Some(words.value()?.to_owned());
+        } else if may_have_users && matches(word, "group") {
+            kind.group = Some(words.value()?.to_owned());
         } else if is_help(word) {
             return Ok(None);
         } else {
-            return Err(Error::KindOption(word.to_owned()));
+            return Err(Error::KindOption {
+                kind: what.as_str(),
+                word: word.to_owned(),
+            });
         }
     }
     Ok(Some(kind))
@@ -54,7 +76,7 @@ mod tests {
 
     fn kind(line: &str) -> Result<Option<Kind>, Error> {
         let words: Vec<_> = line.split_whitespace().collect();
-        parse(&mut Words::new(&words))
+        parse(ipvlan_control::Kind::Ipvlan, true, &mut Words::new(&words))
     }
 
     #[test]
@@ -77,7 +99,12 @@ mod tests {
             ("mode l3s", Some(Mode::L3s), None),
             ("mode L3S private", Some(Mode::L3s), private),
         ] {
-            assert_eq!(kind(line).expect(line), Some(Kind { mode, flag }), "{line}");
+            let wanted = Kind {
+                mode,
+                flag,
+                ..Kind::default()
+            };
+            assert_eq!(kind(line).expect(line), Some(wanted), "{line}");
         }
         for line in ["help", "mode l2 h", "private --help"] {
             assert_eq!(kind(line).expect(line), None, "{line}");
@@ -85,9 +112,32 @@ mod tests {
     }
 
     #[test]
+    fn an_ipvtap_has_users() {
+        for (line, user, group) in [
+            ("", None, None),
+            ("user qemu group 36", Some("qemu"), Some("36")),
+            ("mode l2 u 0 private g kvm", Some("0"), Some("kvm")),
+        ] {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let what = ipvlan_control::Kind::Ipvtap;
+            let kind = parse(what, true, &mut Words::new(&words));
+            let kind = kind.expect(line).expect("no help");
+            assert_eq!(kind.kind, what);
+            assert_eq!(
+                (kind.user.as_deref(), kind.group.as_deref()),
+                (user, group),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
     fn the_rest_is_refused_as_iproute2_does() {
         let bad_mode = "Error: argument of \"mode\" must be either \"l2\", \"l3\" or \"l3s\"";
-        let unknown = |word: &str| Error::KindOption(word.to_owned()).to_string();
+        let unknown = |word: &str| {
+            let (kind, word) = ("ipvlan", word.to_owned());
+            Error::KindOption { kind, word }.to_string()
+        };
         fail(
             1,
             &[
@@ -99,6 +149,12 @@ mod tests {
                 ("l set v type ipvlan p p", &unknown("p")),
                 ("l set v type ipvlan mtu 1500", &unknown("mtu")),
                 ("l set v type ipvlan modes l2", &unknown("modes")),
+                ("l set v type ipvlan user x", &unknown("user")),
+                ("l a link e v type ipvlan user x", &unknown("user")),
+                (
+                    "l set v type ipvtap user x",
+                    &unknown("user").replace("ipvlan", "ipvtap"),
+                ),
             ],
         );
         assert!(
@@ -113,16 +169,10 @@ mod tests {
         );
         fail(
             2,
-            &[
-                (
-                    "l set v type ipvtap",
-                    "Error: type \"ipvtap\" is not supported yet: \"ipvlan\" is",
-                ),
-                (
-                    "l set v type veth peer x",
-                    "Error: type \"veth\" is not ours: use \"ip link set\" for it",
-                ),
-            ],
+            &[(
+                "l set v type veth peer x",
+                "Error: type \"veth\" is not ours: use \"ip link set\" for it",
+            )],
         );
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn parse(words: &mut Words<'_>) -> Result<crate::Command, Error> {
 fn help(words: &mut Words<'_>) -> Result<crate::Command, Error> {
     let topic = match words.next() {
         None => Topic::Link,
-        Some(kind) => kind::check(kind, "help").map(|()| Topic::Kind)?,
+        Some(kind) => kind::check(kind, "help").map(|_| Topic::Kind)?,
     };
     Ok(crate::Command::Help(topic))
 }

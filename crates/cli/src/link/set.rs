@@ -1,4 +1,4 @@
-//! `ipvlan link set [ dev ] DEV type ipvlan …`: changes the port, and so all of its devices.
+//! `ipvlan link set [ dev ] DEV type { ipvlan | ipvtap } …`: changes the port, and so all of its devices.
 
 use ipvlan_control::Change;
 
@@ -36,8 +36,8 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
     let mut target = Target::default();
     while let Some(word) = words.next() {
         if word.len() > 1 && matches(word, "type") {
-            kind::check(words.value()?, "set")?;
-            let Some(kind) = kind::parse(words)? else {
+            let what = kind::check(words.value()?, "set")?;
+            let Some(kind) = kind::parse(what, false, words)? else {
                 return Ok(Command::Help(Topic::Kind));
             };
             let name = target.required()?;
@@ -57,8 +57,14 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
 
 impl Set {
     pub(super) fn run(&self) -> Result<(), Error> {
-        let Kind { mode, flag } = self.kind;
-        Ok(ipvlan_control::change(&self.name, Change { mode, flag })?)
+        let Kind {
+            kind, mode, flag, ..
+        } = self.kind;
+        Ok(ipvlan_control::change(
+            &self.name,
+            kind,
+            Change { mode, flag },
+        )?)
     }
 }
 
@@ -83,7 +89,11 @@ mod tests {
         ] {
             let wanted = Set {
                 name: "v".to_owned(),
-                kind: Kind { mode, flag },
+                kind: Kind {
+                    mode,
+                    flag,
+                    ..Kind::default()
+                },
             };
             let wanted = Command::Link(super::super::Command::Set(wanted));
             assert_eq!(parse(line).expect(line), wanted, "{line}");

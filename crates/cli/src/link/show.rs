@@ -1,4 +1,4 @@
-//! `ipvlan link show [ [ dev ] DEV ] [ type ipvlan ] [ link PARENT ] [ up ]`.
+//! `ipvlan link show [ [ dev ] DEV ] [ type { ipvlan | ipvtap } ] [ link PARENT ] [ up ]`.
 
 use ipvlan_control::Shown;
 use ipvlan_netlink::{Link, Netlink};
@@ -18,8 +18,8 @@ pub struct Show {
     pub parent: Option<String>,
     /// Those that are up.
     pub up: bool,
-    /// `type ipvlan` was said: another device is then no error but nothing to show.
-    pub typed: bool,
+    /// Those of this type: another device is then no error but nothing to show.
+    pub kind: Option<ipvlan_control::Kind>,
 }
 
 pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
@@ -29,8 +29,7 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
         match word {
             "up" => show.up = true,
             "type" => {
-                kind::check(words.value()?, "show")?;
-                show.typed = true;
+                show.kind = Some(kind::check(words.value()?, "show")?);
             }
             "link" => {
                 let parent = words.value()?;
@@ -71,6 +70,7 @@ impl Show {
                 .as_ref()
                 .is_none_or(|name| *name == shown.parent)
             && (!self.up || shown.link.is_up())
+            && self.kind.is_none_or(|kind| kind == shown.kind)
     }
 
     /// Why there is nothing to show, if that needs an explanation.
@@ -91,7 +91,7 @@ impl Show {
         not_ours(
             name,
             find(name)?.as_ref(),
-            self.typed || self.up || self.parent.is_some(),
+            self.kind.is_some() || self.up || self.parent.is_some(),
         )
     }
 }
@@ -131,6 +131,8 @@ fn render(
 
 #[cfg(test)]
 mod tests {
+    use ipvlan_control::Kind;
+
     use super::super::tests::{fail, parse};
     use super::*;
 
@@ -159,7 +161,14 @@ mod tests {
             (
                 "l ls type ipvlan",
                 Show {
-                    typed: true,
+                    kind: Some(Kind::Ipvlan),
+                    ..all()
+                },
+            ),
+            (
+                "l ls type ipvtap",
+                Show {
+                    kind: Some(Kind::Ipvtap),
                     ..all()
                 },
             ),
@@ -176,7 +185,7 @@ mod tests {
                     name,
                     parent,
                     up: true,
-                    typed: true,
+                    kind: Some(Kind::Ipvlan),
                 },
             ),
         ] {

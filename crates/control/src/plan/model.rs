@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipvlan_abi::{MAX_DEVS, Mode, Owner};
-use ipvlan_netlink::{Family, Link, LinkChange, Nsid};
+use ipvlan_netlink::{AddrGenMode, Family, Link, LinkChange, Nsid};
 
 use super::{IFF_ALLMULTI, IFF_NOARP, Step, plan};
 use crate::observe::{DevView, World};
 use crate::routing::{self, Routing, Setting};
 
 const UP: u32 = 1;
+const LOWER_UP: u32 = 1 << 16;
 
 /// The kernel as a plan sees and changes it.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,13 @@ pub(crate) struct Kernel {
 impl Kernel {
     pub(crate) fn observe(&self) -> World {
         let mut world = self.world.clone();
+        let devs = world
+            .ports
+            .values_mut()
+            .flat_map(|port| port.devs.values_mut());
+        for dev in devs.filter(|dev| dev.is_tap()) {
+            dev.link.clone_from(&dev.host);
+        }
         for (index, port) in &mut world.ports {
             if port.entry.mode() == Mode::L3s {
                 for address in port.devs.values().flat_map(|dev| &dev.addresses) {
@@ -85,6 +93,10 @@ impl Kernel {
             Step::SetEntry { port, entry } => {
                 ports.get_mut(port).expect("a port to set").entry = *entry;
             }
+            Step::SetDev { port, host, entry } => {
+                let port = ports.get_mut(port).expect("a port to set a device of");
+                port.devs.get_mut(host).expect("a device to set").entry = *entry;
+            }
             Step::ForgetDev { port, host } => {
                 let port = ports.get_mut(port).expect("a port to forget a device of");
                 if let Some(dev) = port.devs.remove(host) {
@@ -108,8 +120,12 @@ impl Kernel {
                     if let (true, Some(on)) = (parent == index, change.allmulticast) {
                         listen(port.parent.as_mut(), on);
                     }
-                    let host = port.devs.get_mut(index).and_then(|dev| dev.host.as_mut());
+                    let dev = port.devs.get_mut(index);
+                    let host = dev.and_then(|dev| dev.host.as_mut());
                     let Some(host) = host else { continue };
+                    if let Some(on) = change.carrier {
+                        host.flags = host.flags & !LOWER_UP | if on { LOWER_UP } else { 0 };
+                    }
                     if let Some(up) = change.up {
                         host.flags = host.flags & !UP | if up { UP } else { 0 };
                     }
@@ -211,7 +227,11 @@ impl Kernel {
 
     fn change_dev(&mut self, place: Option<Nsid>, index: u32, change: &LinkChange) {
         for dev in self.devs_at(place, index) {
-            let Some(link) = &mut dev.link else { continue };
+            let end = match dev.is_tap() {
+                true => &mut dev.host,
+                false => &mut dev.link,
+            };
+            let Some(link) = end else { continue };
             link.mtu = change.mtu.unwrap_or(link.mtu);
             link.mac = change.mac.or(link.mac);
             if let Some(noarp) = change.noarp {
@@ -219,7 +239,7 @@ impl Kernel {
             }
             if let Some(mode) = change.addr_gen_mode {
                 link.addr_gen_mode = Some(mode);
-                if link.is_up() {
+                if link.is_up() && mode == AddrGenMode::Random {
                     let [high, low] = [index >> 16, index & 0xffff];
                     let random = format!("fe80::{high:x}:beef:{low:x}");
                     let random = random.parse().expect("an address");

@@ -6,6 +6,7 @@
 //! | `devices.rs` | devices that come and go, and their slots |
 //! | `parent.rs` | the parent, and what devices have of it |
 //! | `l3s.rs` | what the namespace forwards |
+//! | `taps.rs` | devices that are taps |
 //! | `random.rs` | from any state to the one that should be |
 
 mod devices;
@@ -13,11 +14,13 @@ mod l3s;
 mod owners;
 mod parent;
 mod random;
+mod taps;
 
 use ipvlan_abi::{
-    ABI_VERSION, DevEntry, Flag, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_ROUTED,
+    ABI_VERSION, DEV_MUTED, DEV_TAP, DevEntry, Flag, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK,
+    PORT_ROUTED,
 };
-use ipvlan_netlink::{Family, Link, V4Settings};
+use ipvlan_netlink::{Family, Link, TapSettings, V4Settings};
 
 use super::model::{Kernel, listen};
 use super::*;
@@ -28,6 +31,23 @@ const MAC: Mac = [2, 0, 0, 0, 0x0a, 1];
 const OTHER_MAC: Mac = [2, 0, 0, 0, 0x0b, 1];
 const UP: u32 = 1;
 const LOWER_UP: u32 = 1 << 16;
+
+/// A tap that is up and open, with an address that was said to be its guest's.
+fn tap(host: u32, slot: u32) -> DevView {
+    let mut own = link(host);
+    own.tap = Some(TapSettings::default());
+    own.addr_gen_mode = Some(AddrGenMode::None);
+    DevView {
+        entry: DevEntry {
+            slot,
+            bits: DEV_READY | DEV_TAP,
+        },
+        host: Some(own.clone()),
+        place: None,
+        link: Some(own),
+        addresses: BTreeSet::new(),
+    }
+}
 
 impl Kernel {
     /// A port like eth0's, with all that its devices need already in place.
@@ -233,6 +253,14 @@ fn two(mode: Mode) -> Kernel {
         device(11, 1, &["10.0.0.11"]),
     ];
     Kernel::settled(mode, devs)
+}
+
+/// A port with a device and a tap to whose guest an address was given.
+fn with_tap(mode: Mode) -> Kernel {
+    let mut kernel = Kernel::settled(mode, vec![device(10, 0, &["10.0.0.10"]), tap(20, 1)]);
+    give(&mut kernel, 20, &["10.0.0.20", "fd00::20"]);
+    let _: usize = kernel.reconcile();
+    kernel
 }
 
 #[test]

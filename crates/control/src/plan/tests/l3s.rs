@@ -47,6 +47,22 @@ fn forwards(link: &Link) -> (bool, Option<bool>) {
 }
 
 #[test]
+fn the_addresses_of_a_guest_are_routed_to_its_tap() {
+    let mut kernel = with_tap(Mode::L3);
+    kernel.world.host = QUIET;
+    kernel.port().entry.mode = Mode::L3s as u8;
+    let _: usize = kernel.reconcile();
+    let wanted = [("10.0.0.10", 10), ("10.0.0.20", 20), ("fd00::20", 20)];
+    let wanted = wanted.map(|(address, host)| (address.to_owned(), host));
+    assert_eq!(routes(&mut kernel), wanted);
+    let tap = kernel.dev(20).host.clone().expect("the tap");
+    assert!(forwards(&tap).0 && tap.flags & IFF_NOARP != 0 && tap.mac == Some(MAC));
+    kernel.dev(20).host.as_mut().expect("the tap").flags &= !UP;
+    let _: usize = kernel.reconcile();
+    assert_eq!(routes(&mut kernel), [("10.0.0.10".to_owned(), 10)]);
+}
+
+#[test]
 fn each_address_of_a_device_is_routed_to_its_host_end() {
     let mut kernel = forwarding(QUIET);
     let wanted = [("10.0.0.10", 10), ("10.0.0.11", 11), ("fd00::10", 10)];

@@ -71,26 +71,37 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
 fn some_device(host: u32, slot: u32) -> impl Strategy<Value = DevView> {
     (
         prop::bool::weighted(0.8),
+        prop::bool::weighted(0.2),
         prop::option::weighted(0.9, some_link(host)),
         any::<bool>(),
         prop::option::weighted(0.9, some_link(host)),
         some_addresses(),
     )
-        .prop_map(move |(ready, host_end, here, own_end, addresses)| {
-            let link = host_end.as_ref().and(own_end);
-            // What observe() makes of one that is down, or gone.
-            let up = link.as_ref().is_some_and(Link::is_up);
-            DevView {
-                entry: DevEntry {
-                    slot,
-                    bits: if ready { DEV_READY } else { 0 },
-                },
-                host: host_end,
-                place: if here { None } else { place(host) },
-                link,
-                addresses: if up { addresses } else { BTreeSet::new() },
-            }
-        })
+        .prop_map(
+            move |(ready, is_tap, mut host_end, here, own_end, addresses)| {
+                let link = match is_tap {
+                    true => {
+                        let own = host_end.as_mut();
+                        own.into_iter()
+                            .for_each(|own| own.tap = Some(TapSettings::default()));
+                        host_end.clone()
+                    }
+                    false => host_end.as_ref().and(own_end),
+                };
+                // What observe() makes of one that is down, or gone.
+                let up = link.as_ref().is_some_and(Link::is_up);
+                DevView {
+                    entry: DevEntry {
+                        slot,
+                        bits: if ready { DEV_READY } else { 0 } | if is_tap { DEV_TAP } else { 0 },
+                    },
+                    host: host_end,
+                    place: if here || is_tap { None } else { place(host) },
+                    link,
+                    addresses: if up { addresses } else { BTreeSet::new() },
+                }
+            },
+        )
 }
 
 /// A port in whatever state a killed process or a stranger may have left it.
@@ -254,7 +265,7 @@ fn rightful(world: &World, index: u32, address: &IpAddr) -> Option<Owner> {
     let alive = || {
         let devs = port.devs.iter();
         devs.filter(|(_, dev)| {
-            port.parent.is_some() && dev.entry.bits == DEV_READY && dev.host.is_some()
+            port.parent.is_some() && dev.entry.bits & DEV_READY != 0 && dev.host.is_some()
         })
     };
     let given = |prefix: IpNet| {
@@ -331,7 +342,7 @@ proptest! {
             let mut members = Vec::new();
             for (host, dev) in &port.devs {
                 prop_assert!(dev.host.is_some(), "no device without a link");
-                prop_assert_eq!(dev.entry.bits, DEV_READY, "no half device");
+                prop_assert!(dev.entry.bits & DEV_READY != 0, "no half device");
                 let slot = usize::try_from(dev.entry.slot).expect("a small number");
                 members.resize(members.len().max(slot + 1), 0);
                 members[slot] = *host;
