@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -51,6 +51,12 @@ impl Process {
         }
         let _: std::io::Result<_> = self.child.wait();
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// What it reads and what it writes, which were asked to be pipes.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let pipes = self.child.stdin.take().zip(self.child.stdout.take());
+        pipes.expect("pipes")
     }
 
     /// Kills it and only it, without a chance to clean up.

@@ -141,8 +141,8 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Datagram, Errno
 }
 
 /// `TUNSETIFF`: makes `fd`, an open `/dev/net/tun`, the far side of a tap interface of this name in
-/// the calling thread's namespace. Frames go without a header in front.
-pub(crate) fn tap(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+/// the calling thread's namespace. Frames go without a header in front, unless `flags` says so.
+pub(crate) fn tap(fd: BorrowedFd<'_>, name: &str, flags: libc::c_short) -> Result<(), Errno> {
     // SAFETY: ifreq is a C struct of integers and a union of such; all zeroes is a value of it.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     let bytes = name.as_bytes();
@@ -153,7 +153,7 @@ pub(crate) fn tap(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
-    request.ifr_ifru.ifru_flags = IFF_TAP_NO_PI;
+    request.ifr_ifru.ifru_flags = IFF_TAP_NO_PI | flags;
     // SAFETY: the request reads and writes one ifreq, which is a local that outlives the call.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) };
     Errno::result(done).map(drop)
@@ -161,6 +161,30 @@ pub(crate) fn tap(fd: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
 
 /// `TUNSETIFF` of linux/if_tun.h: `_IOW('T', 202, int)`.
 const TUNSETIFF: libc::Ioctl = nix::request_code_write!(b'T', 202, size_of::<libc::c_int>());
+/// `TUNSETOFFLOAD`: says that whoever reads and writes here leaves checksums and segments to others,
+/// and takes what others have left.
+pub(crate) fn want_offload(tap: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: this request takes its argument as a number and touches no memory of the caller.
+    let done = unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETOFFLOAD, CSUM_TSO4_TSO6_ECN) };
+    Errno::result(done).map(drop)
+}
+
+/// `_IOW('T', 208, unsigned int)`.
+const TUNSETOFFLOAD: libc::Ioctl = nix::request_code_write!(b'T', 208, size_of::<libc::c_uint>());
+/// `TUN_F_CSUM`, `TUN_F_TSO4`, `TUN_F_TSO6`, `TUN_F_TSO_ECN`.
+const CSUM_TSO4_TSO6_ECN: libc::c_ulong = 0xf;
+/// A `virtio_net_hdr` is in front of each frame.
+pub(crate) const IFF_VNET_HDR: libc::c_short = 0x4000;
+/// It is opened once for each queue.
+pub(crate) const IFF_MULTI_QUEUE: libc::c_short = 0x0100;
+/// Gives the calling thread, and no other, the user id `user`, and so takes its capabilities.
+pub(crate) fn become_user(user: u32) -> Result<(), Errno> {
+    // SAFETY: the call takes three numbers and touches no memory of the caller. That other threads of
+    // this process are somebody else is what is wanted.
+    let done = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+    Errno::result(done).map(drop)
+}
+
 /// `IFF_TAP` and `IFF_NO_PI`.
 const IFF_TAP_NO_PI: libc::c_short = 0x1002;
 /// Loads an XDP program that drops every frame. The verifier sees two instructions.

@@ -29,7 +29,7 @@ impl Tap {
         let open = || File::options().read(true).write(true).open("/dev/net/tun");
         let tap = ns.enter(|| {
             let tap = open().expect("/dev/net/tun");
-            sys::tap(tap.as_fd(), name).expect("TUNSETIFF");
+            sys::tap(tap.as_fd(), name, 0).expect("TUNSETIFF");
             tap
         });
         let mut inward = tap.try_clone().expect("a second descriptor");

@@ -1,12 +1,13 @@
 //! Sockets in namespaces: what an application would see.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ns::Ns;
+use crate::process::Process;
 use crate::{PATIENCE, eventually};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -74,6 +75,52 @@ pub fn tcp(server: &Ns, address: IpAddr, client: &Ns, bytes: usize) -> Result<Ip
             .join()
             .map_err(|_| "the server panicked".to_owned())?;
         asked.and(served)
+    })
+}
+
+/// Where who is asked by [`ask`] listens, and says what he hears. RFC 862.
+pub const ECHO: u16 = 7;
+
+/// Starts an echo in `server`.
+pub fn echo(server: &Ns) -> Process {
+    // It goes on for as long as the other end takes to read what it gets back.
+    server.spawn(&format!(
+        "socat -t 60 TCP6-LISTEN:{ECHO},ipv6only=0,fork,reuseaddr EXEC:cat"
+    ))
+}
+
+/// Sends `bytes` to an echo, and checks what comes back.
+///
+/// # Errors
+///
+/// Says what went wrong.
+pub fn ask(client: &Ns, address: IpAddr, bytes: usize) -> Result<(), String> {
+    let to = SocketAddr::new(address, ECHO);
+    // It may have been started just now.
+    let mut connected = Err("no time".to_owned());
+    let _: bool = eventually(PATIENCE, || {
+        let stream = client.enter(|| TcpStream::connect_timeout(&to, TIMEOUT));
+        connected = stream.map_err(|error| format!("connect to {to}: {error}"));
+        connected.is_ok()
+    });
+    let mut stream = connected?;
+    bound(&stream)?;
+    let mut mouth = stream.try_clone().map_err(|error| error.to_string())?;
+    let data = &pattern(bytes);
+    thread::scope(|scope| {
+        let said = scope.spawn(move || {
+            mouth.write_all(data)?;
+            mouth.shutdown(Shutdown::Write)
+        });
+        let mut got = Vec::new();
+        let heard = stream.read_to_end(&mut got);
+        let said = said.join().map_err(|_| "the writer panicked")?;
+        said.map_err(|error| format!("write to {to}: {error}"))?;
+        let _: usize = heard.map_err(|error| format!("read from {to}: {error}"))?;
+        match got == *data {
+            true => Ok(()),
+            false => Err(format!("{to}: {} other bytes came back", got.len())),
+        }
     })
 }
 

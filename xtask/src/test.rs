@@ -3,7 +3,8 @@
 //! Host tests run anywhere. Privileged tests make namespaces and load eBPF: all of the package
 //! `ipvlan-tests`, and what is marked `#[ignore]` in the other crates. Tests that boot a virtual
 //! machine have `in_vm` in their path (a module of that name, say). Whoever leaves some out is told
-//! how many.
+//! how many. Those machines are guests behind taps, and boot what `$IPVLAN_GUEST_KERNEL` and
+//! `$IPVLAN_GUEST_INITRAMFS` name.
 //!
 //! cargo-nextest runs each test in a process of its own and is used where it is installed; plain
 //! `cargo test` does too. Tests find the program in `$IPVLAN_BIN`.
@@ -12,6 +13,7 @@ use std::process::Command;
 
 use crate::apt;
 use crate::run::{On, Result, fail, find, note, read, read_quiet, run, step};
+use crate::vm::Guest;
 use crate::workspace::{self, Graph};
 
 const PRIVILEGED: &str = "ipvlan-tests";
@@ -107,6 +109,12 @@ pub(crate) fn test(options: &Options) -> Result {
     }
     let mut cargo = workspace::cargo();
     let _: &mut Command = cargo.env("IPVLAN_BIN", Graph::load()?.target.join("debug/ipvlan"));
+    if !options.no_root && !options.no_vm {
+        let Guest { kernel, initramfs } = Guest::get()?;
+        let _: &mut Command = cargo
+            .env("IPVLAN_GUEST_KERNEL", kernel)
+            .env("IPVLAN_GUEST_INITRAMFS", initramfs);
+    }
     let _: &mut Command = if nextest {
         cargo.args(["nextest", "run", "--no-fail-fast"])
     } else {

@@ -12,11 +12,13 @@ mod answer;
 mod archive;
 mod boot;
 mod cases;
+mod guest;
 mod inside;
 mod kernel;
 mod referee;
 mod table;
 
 pub(crate) use boot::{Options as Boot, boot};
+pub(crate) use guest::Guest;
 pub(crate) use inside::inside;
 pub(crate) use referee::{Options, referee};

@@ -22,6 +22,15 @@ pub(super) const NOT_COMPARED: &[(&str, &str)] = &[
         "`ipvlan stats`, drops by device and reason (row `drops`)",
     ),
     ("grants", "what is given by hand (`ipvlan addr`)"),
+    (
+        "guests",
+        "virtual machines behind taps: a machine in a machine takes minutes, and the driver's guests need \
+         the parent's MAC address",
+    ),
+    (
+        "ipvtap",
+        "taps that are opened by name, with guests that have a MAC address of their own",
+    ),
     ("many", "how our own state and cost grow with the devices"),
     (
         "prefixes",

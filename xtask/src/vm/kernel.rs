@@ -119,6 +119,53 @@ impl Kernel {
         name.to_string_lossy().into_owned()
     }
 
+    /// Puts modules and what they depend on into an archive, and beside them, in `modules.order`, the
+    /// order to load them in. `place` is where the kernel was unpacked.
+    pub(super) fn put_modules(
+        &self,
+        names: &[&str],
+        place: &Path,
+        archive: &mut Archive,
+    ) -> Result {
+        let release = self.release();
+        // kmod wants BASE/lib/modules/RELEASE.
+        let base = place.join(format!("base-{}", std::process::id()));
+        fs::create_dir_all(base.join("lib")).on(&base)?;
+        let modules = self.modules.parent().unwrap_or(place);
+        let modules = fs::canonicalize(modules).on(modules)?;
+        std::os::unix::fs::symlink(&modules, base.join("lib/modules")).on(&base)?;
+        if !self.modules.join("modules.dep.bin").exists() {
+            run(tool("depmod").arg("-b").arg(&base).arg(&release))?;
+        }
+        let mut order: Vec<String> = Vec::new();
+        for module in names {
+            let mut modprobe = tool("modprobe");
+            let _: &mut Command = modprobe
+                .args(["--show-depends", "-S", &release])
+                .arg("-d")
+                .arg(&base);
+            for line in read(modprobe.arg(module))?.lines() {
+                let Some(file) = line
+                    .strip_prefix("insmod ")
+                    .and_then(|l| l.split(' ').next())
+                else {
+                    continue;
+                };
+                let name = Path::new(file)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy();
+                let name = name.split(".ko").next().unwrap_or_default().to_owned();
+                if !order.contains(&name) {
+                    archive.file(&format!("modules/{name}"), &decompressed(Path::new(file))?);
+                    order.push(name);
+                }
+            }
+        }
+        archive.file("modules.order", order.join("\n").as_bytes());
+        fs::remove_dir_all(&base).on(&base)
+    }
+
     /// Whether Debian has built the ipvlan driver for it.
     pub(super) fn has_driver(&self) -> bool {
         only_named(&self.modules.join("kernel/drivers/net/ipvlan"), "ipvlan.ko").is_some()
@@ -206,54 +253,26 @@ fn numbers(name: &str) -> Vec<u32> {
 
 /// Makes the initramfs: busybox, and the modules on the way to the host's root.
 fn pack(kernel: &Kernel, part: &Path) -> Result {
-    let release = kernel.release();
-    let base = part.join("base");
-    // kmod wants BASE/lib/modules/RELEASE.
-    fs::create_dir_all(base.join("lib")).on(&base)?;
-    let modules = kernel.modules.parent().unwrap_or(part);
-    let modules = fs::canonicalize(modules).on(modules)?;
-    std::os::unix::fs::symlink(&modules, base.join("lib/modules")).on(&base)?;
-    run(tool("depmod").arg("-b").arg(&base).arg(&release))?;
+    let mut archive = busybox(part)?;
+    for folder in ["host", "over", "newroot"] {
+        archive.folder(folder);
+    }
+    kernel.put_modules(BOOT_MODULES, part, &mut archive)?;
+    let place = part.join(INITRAMFS);
+    fs::write(&place, archive.end()).on(&place)
+}
 
-    let busybox = [part.join("usr/bin/busybox"), part.join("bin/busybox")];
+/// An archive with nothing but the busybox that was unpacked below `place`, and folders to mount on.
+pub(super) fn busybox(place: &Path) -> Result<Archive> {
+    let busybox = [place.join("usr/bin/busybox"), place.join("bin/busybox")];
     let busybox = busybox.iter().find(|file| file.is_file());
     let busybox = busybox.ok_or_else(|| fail("busybox-static: no busybox in it"))?;
     let mut archive = Archive::default();
-    for folder in [
-        "bin", "dev", "host", "modules", "over", "proc", "newroot", "sys",
-    ] {
+    for folder in ["bin", "dev", "modules", "proc", "sys"] {
         archive.folder(folder);
     }
     archive.program("bin/busybox", &fs::read(busybox).on(busybox)?);
-    let mut order: Vec<String> = Vec::new();
-    for module in BOOT_MODULES {
-        let mut modprobe = tool("modprobe");
-        let _: &mut Command = modprobe
-            .args(["--show-depends", "-S", &release])
-            .arg("-d")
-            .arg(&base);
-        for line in read(modprobe.arg(module))?.lines() {
-            let Some(file) = line
-                .strip_prefix("insmod ")
-                .and_then(|l| l.split(' ').next())
-            else {
-                continue;
-            };
-            let name = Path::new(file)
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy();
-            let name = name.split(".ko").next().unwrap_or_default().to_owned();
-            if !order.contains(&name) {
-                archive.file(&format!("modules/{name}"), &decompressed(Path::new(file))?);
-                order.push(name);
-            }
-        }
-    }
-    archive.file("modules.order", order.join("\n").as_bytes());
-    fs::remove_dir_all(&base).on(&base)?;
-    let place = part.join(INITRAMFS);
-    fs::write(&place, archive.end()).on(&place)
+    Ok(archive)
 }
 
 fn tool(name: &str) -> Command {
