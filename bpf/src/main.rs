@@ -17,6 +17,7 @@ use ipvlan_abi::{DropReason, LEASE_REPLY, LEASE_REQUEST};
 use ipvlan_core::guest::{
     Question, advertisement, arp_answer, is_for_one, is_of_host, own_mac, question,
 };
+use ipvlan_core::learn::{Claim, claim};
 use ipvlan_core::{Action, Fix, dhcp, rx, tx};
 
 use crate::skb::{NEXT, Skb, Tables, member, port, slot};
@@ -122,6 +123,9 @@ fn lease_reply(ctx: TcContext) -> i32 {
     }
     // What is for the address of another than it names is delivered as it is.
     if owner.ifindex == host {
+        if version == 4 {
+            skb.learn(host, Claim::v4(dhcp::acknowledged(&skb)));
+        }
         let places = dhcp::reply(version, port, slot, &skb);
         if !skb.restore_client(version, places, host) {
             return skb.shot(DropReason::Rewrite as u32);
@@ -139,6 +143,7 @@ fn guest_egress(ctx: TcContext) -> i32 {
         return NEXT;
     }
     skb.remember_guest(own_mac(&skb));
+    skb.learn(skb.ifindex(), claim(&skb));
     match question(port, skb.ifindex(), &skb, &Tables) {
         Question::None => NEXT,
         Question::Arp => skb.answer(arp_answer(port, &skb)),

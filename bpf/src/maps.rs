@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuHashMap, ProgramArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuHashMap, ProgramArray, RingBuf};
 use ipvlan_abi::{
-    ClientEntry, DevEntry, DropKey, GrantKey, MAX_DEVS, MAX_DROPS, MAX_GRANTS, MAX_OWNERS, Owner,
-    PortEntry, SENDERS,
+    CLAIMS_BYTES, ClaimKey, ClientEntry, DevEntry, DropKey, GrantKey, GuestEntry, MAX_DEVS,
+    MAX_DROPS, MAX_GRANTS, MAX_LEARNT, MAX_OWNERS, Owner, PortEntry, SENDERS,
 };
 
 #[map]
@@ -55,11 +55,17 @@ pub(crate) static CLIENTS: Array<ClientEntry> = Array::with_max_entries(SENDERS,
 #[map]
 pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
-// Host end of a tap, and the MAC address of the guest behind it, the first byte lowest; 0: not heard
-// of yet. The control plane makes the entry.
+// By host end of a tap; the control plane makes the entry.
 #[map]
-pub(crate) static GUESTS: HashMap<u32, u64> =
+pub(crate) static GUESTS: HashMap<u32, GuestEntry> =
     HashMap::with_max_entries(MAX_DEVS, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static LEARNT: HashMap<ClaimKey, u64> =
+    HashMap::with_max_entries(MAX_LEARNT, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static CLAIMS: RingBuf = RingBuf::with_byte_size(CLAIMS_BYTES, 0);
 
 // No program reads it. It is here to be in the kernel, with the rest of the port.
 #[map]

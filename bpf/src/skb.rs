@@ -24,17 +24,18 @@ use aya_ebpf::helpers::{
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::{
-    DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK, PORT_SET_TYPE, PortEntry, ROUTED_MARK,
-    SENDERS,
+    CLAIM_GAP, ClaimKey, DEV_LEARN, DevEntry, DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK,
+    PORT_SET_TYPE, PortEntry, ROUTED_MARK, SENDERS,
 };
 use ipvlan_core::dhcp::Places;
 use ipvlan_core::frame::{ETHERNET, SHALLOW, Walk, reach};
 use ipvlan_core::guest::Answer;
+use ipvlan_core::learn::Claim;
 use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, Verdict, admit};
 
 use crate::maps::{
-    CLIENTS, DEVS, DROPS, FLOODS, GUESTS, MEMBERS, OWNERS4, OWNERS6, PORT, PREFIXES4, PREFIXES6,
-    PROGRAMS,
+    CLAIMS, CLIENTS, DEVS, DROPS, FLOODS, GUESTS, LEARNT, MEMBERS, OWNERS4, OWNERS6, PORT,
+    PREFIXES4, PREFIXES6, PROGRAMS,
 };
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
@@ -361,10 +362,56 @@ impl Skb {
         // SAFETY: an aligned value of a map whose entries stay in place until the last program that
         // may hold one has ended. Other processors write it too, as a whole.
         unsafe {
+            let known = &raw mut (*known).mac;
             if mac != 0 && known.read_volatile() != mac {
                 known.write_volatile(mac);
             }
         }
+    }
+
+    /// What the guest behind the tap `host` says about its address: that it was said is remembered, and
+    /// told while the guest does not own it.
+    #[inline(always)]
+    pub(crate) fn learn(&self, host: u32, claim: Claim) {
+        if claim.family == 0 {
+            return;
+        }
+        // SAFETY: the map is not preallocated, so an entry is freed only after this program has ended.
+        let Some(&DevEntry { slot, bits }) = (unsafe { DEVS.get(host) }) else {
+            return;
+        };
+        if bits & DEV_LEARN == 0 {
+            return;
+        }
+        let key = ClaimKey {
+            slot,
+            family: claim.family,
+            address: claim.address,
+        };
+        // SAFETY: a helper call without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        if let Some(said) = LEARNT.get_ptr_mut(key) {
+            // SAFETY: as in `remember_guest`.
+            unsafe { said.write_volatile(now) };
+        }
+        let [low, high] = key.address;
+        let owner = match key.family {
+            4 => Tables.v4(&(low as u32).to_le_bytes()),
+            _ => Tables.v6(&(u128::from(low) | u128::from(high) << 64).to_le_bytes()),
+        };
+        let Some(guest) = GUESTS.get_ptr_mut(host) else {
+            return;
+        };
+        // SAFETY: as in `remember_guest`.
+        unsafe {
+            let told = &raw mut (*guest).told;
+            if owner.ifindex == host || now.wrapping_sub(told.read_volatile()) < CLAIM_GAP {
+                return;
+            }
+            told.write_volatile(now);
+        }
+        // Full: it is told again with the next claim.
+        let _: Result<(), i32> = CLAIMS.output::<ClaimKey>(&key, 0);
     }
 
     /// Sends it to the guest behind this tap, and no other machine behind it: to the MAC address
@@ -375,7 +422,7 @@ impl Skb {
             return true;
         };
         // SAFETY: as in `remember_guest`.
-        let mac = unsafe { known.read_volatile() };
+        let mac = unsafe { (&raw const (*known).mac).read_volatile() };
         let [a, b, c, d, e, f, ..] = mac.to_le_bytes();
         mac == 0 || self.store(0, &[a, b, c, d, e, f], 0)
     }

@@ -20,7 +20,9 @@
 //! FLOODS     ifindex, lower bits a moment     both hooks       both hooks (not pinned)
 //! CLIENTS    ifindex, lower bits ClientEntry  lease_request    lease_reply (not pinned)
 //! PROGRAMS   LEASE_*             a program    control plane    both hooks, DHCP only
-//! GUESTS     a tap's ifindex     a MAC address a tap's hooks     a tap's hooks
+//! GUESTS     a tap's ifindex     GuestEntry   a tap's hooks    a tap's hooks
+//! LEARNT     ClaimKey            a moment     control plane    control plane; hooks renew the moment
+//! CLAIMS     (ring buffer)       ClaimKey     hooks            the agent
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -32,10 +34,12 @@ mod port;
 pub use drop::{DropKey, DropReason};
 pub use mode::{BadFlags, BadMode, Flag, Mode};
 pub use port::{
-    ClientEntry, DEV_MUTED, DEV_READY, DEV_TAP, DevEntry, GrantKey, OWNER_HERE, OWNER_NOBODY,
-    OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, identity_of,
+    ClaimKey, ClientEntry, DEV_LEARN, DEV_MUTED, DEV_READY, DEV_TAP, DevEntry, GrantKey,
+    GuestEntry, OWNER_HERE, OWNER_NOBODY, OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, identity_of,
 };
-pub use port::{Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK, PORT_PREFIXES};
+pub use port::{
+    Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_LEARN, PORT_MARK, PORT_PREFIXES,
+};
 pub use port::{PORT_ROUTED, PORT_SET_TYPE, PortEntry, ROUTED_MARK};
 
 /// Rises with every change of a map's layout or meaning.
@@ -75,6 +79,18 @@ pub const MAX_DROPS: u32 = 16_384;
 /// Addresses and prefixes that the devices of one parent have by hand, all together; so there can be
 /// as many prefixes of a family.
 pub const MAX_GRANTS: u32 = 16_384;
+
+/// Addresses that are learnt of one guest.
+pub const MAX_LEARNT_EACH: u32 = 64;
+
+/// Addresses that are learnt of all guests of one parent.
+pub const MAX_LEARNT: u32 = 16_384;
+
+/// Room for claims that the agent has not read yet, in bytes; one takes 32.
+pub const CLAIMS_BYTES: u32 = 65_536;
+
+/// Between two claims that are told of one guest, in nanoseconds: 100 a second.
+pub const CLAIM_GAP: u64 = 10_000_000;
 
 /// Addresses of one family that the devices of one parent can own together.
 pub const MAX_OWNERS: u32 = 65_536;

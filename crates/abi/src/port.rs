@@ -60,6 +60,8 @@ pub const PORT_MARK: u32 = 32;
 /// prefixes. Without it nobody pays for that.
 pub const PORT_PREFIXES: u32 = 64;
 
+/// The addresses of some guest are learnt, so that a question for one that nobody has goes to all.
+pub const PORT_LEARN: u32 = 128;
 /// See [`PORT_MARK`]. A bit that others leave alone: kube-proxy has 0x4000 and 0x8000, Cilium
 /// 0x0f00, Tailscale 0xff0000, Calico counts upwards from 0x10000.
 pub const ROUTED_MARK: u32 = 0x1000_0000;
@@ -84,6 +86,12 @@ impl PortEntry {
             2 => Flag::Vepa,
             _ => Flag::Private,
         }
+    }
+
+    /// Whether the addresses of some guest are learnt.
+    #[inline(always)]
+    pub const fn learns(&self) -> bool {
+        self.bits & PORT_LEARN != 0
     }
 
     /// What DHCP servers know the device in `slot` by: a MAC address that no interface has. The last
@@ -189,6 +197,63 @@ impl GrantKey {
     }
 }
 
+/// An address that the guest behind a tap says it has, in ARP, neighbour discovery or DHCP. A key of the
+/// map `LEARNT`, whose values say when it said so last (`CLOCK_MONOTONIC`, nanoseconds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ClaimKey {
+    /// The device's slot.
+    pub slot: u32,
+    /// 4 or 6.
+    pub family: u32,
+    /// The address, the first byte lowest; one of IPv4 is in the lower half of the first word, and the
+    /// rest is 0. Words, because a program cannot store bytes where they are not aligned.
+    pub address: [u64; 2],
+}
+
+const _: () = assert!(size_of::<ClaimKey>() == 24);
+
+impl ClaimKey {
+    /// The key of this address of this device.
+    pub fn new(slot: u32, address: IpAddr) -> Self {
+        let (family, number) = match address {
+            IpAddr::V4(address) => (4, u32::from_le_bytes(address.octets()).into()),
+            IpAddr::V6(address) => (6, u128::from_le_bytes(address.octets())),
+        };
+        let [low, high] = [number, number >> 64].map(|half| half & u128::from(u64::MAX));
+        #[expect(clippy::cast_possible_truncation, reason = "masked")]
+        let address = [low as u64, high as u64];
+        Self {
+            slot,
+            family,
+            address,
+        }
+    }
+
+    /// The address.
+    pub fn address(&self) -> IpAddr {
+        let [low, high] = self.address;
+        let number = u128::from(low) | u128::from(high) << 64;
+        let octets = number.to_le_bytes();
+        match (self.family, octets) {
+            (4, [a, b, c, d, ..]) => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            (_, octets) => IpAddr::V6(Ipv6Addr::from_octets(octets)),
+        }
+    }
+}
+
+/// What is known of the guest behind a tap. The control plane makes the entry, all zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GuestEntry {
+    /// Its MAC address, the first byte lowest; 0: not heard of yet.
+    pub mac: u64,
+    /// When a claim of its was told last (`CLOCK_MONOTONIC`, nanoseconds).
+    pub told: u64,
+}
+
+const _: () = assert!(size_of::<GuestEntry>() == 16);
+
 /// What a sender wrote last where its identity to DHCP servers is now, each in the lower 6 bytes, the
 /// first one lowest: it is put back into the reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,6 +287,8 @@ pub const DEV_READY: u32 = 1;
 pub const DEV_TAP: u32 = 2;
 /// We took the tap's carrier away because its parent had lost its own, so we give it back.
 pub const DEV_MUTED: u32 = 4;
+/// The addresses of the guest behind it are learnt from what it says (`learning on`).
+pub const DEV_LEARN: u32 = 8;
 
 const _: () = assert!(size_of::<DevEntry>() == 8);
 

@@ -65,6 +65,7 @@ fn shown(link: Link, parent: &str, parent_place: Place) -> Shown {
         link,
         kind: Kind::Ipvlan,
         guest: None,
+        learning: false,
         place: Place::Here,
         parent: parent.to_owned(),
         parent_place,

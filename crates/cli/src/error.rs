@@ -88,6 +88,14 @@ pub enum Error {
         /// The word.
         word: String,
     },
+    /// Neither on nor off. `ip link` has the same words for the port of a bridge.
+    #[error("Error: argument of \"{key}\" must be \"on\" or \"off\", not \"{word}\"")]
+    OnOff {
+        /// What is to be on or off.
+        key: &'static str,
+        /// What was given.
+        word: String,
+    },
     /// Nobody of this name. `ip tuntap` has the same words.
     #[error("invalid {what} \"{word}\"")]
     NoUser {
@@ -196,6 +204,7 @@ impl Error {
             | Self::NoType
             | Self::Mode
             | Self::KindOption { .. }
+            | Self::OnOff { .. }
             | Self::Address(_)
             | Self::Prefix(_)
             | Self::NotShown(_)

@@ -101,6 +101,7 @@ Usage: ipvlan link add [ link ] PARENT [ name ] NAME
        ipvlan link set [ dev ] { DEV | PARENT }
                        type TYPE [ mode { l3 | l3s | l2 } ]
                                  [ bridge | private | vepa ]
+                                 [ learning { on | off } ]
        ipvlan link show [ [ dev ] DEV ] [ link PARENT ] [ type TYPE ] [ up ]
        ipvlan link help [ TYPE ]
 
@@ -112,7 +113,7 @@ add   makes a device NAME beside its PARENT, whose MAC address and MTU it gets.
       The HOWTO's order works too: ipvlan link add link eth0 ipvl0 type ipvlan
 del   deletes it, also from within another namespace.
 set   changes mode or flag of all devices of a parent; names one of them, or it.
-      All else of a device is for \"ip link set\".
+      Learning is the device's own. All else of it is for \"ip link set\".
 show  lists the devices of this namespace, and those in others whose parent is
       here. With -d also the addresses that a device owns.
 
@@ -122,12 +123,14 @@ What type, mode and flag do: ipvlan link help ipvlan
 const KIND: &str = "\
 Usage: ... type ipvlan [ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]
        ... type ipvtap [ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]
-                       [ user USER ] [ group GROUP ]
+                       [ learning { on | off } ] [ user USER ] [ group GROUP ]
 
 ipvlan    for a network namespace
 ipvtap    for a virtual machine, which opens it as a tap by its name and has any
           MAC address: the network sees that of the parent. What it owns is said
-          by \"ipvlan addr add\". USER and GROUP, names or numbers, may open it
+          by \"ipvlan addr add\", or learnt from its ARP, neighbour discovery and
+          DHCP (learning; off unless said).
+          USER and GROUP, names or numbers, may open it
           without being root; numtxqueues above 1 makes it multi-queue.
 
 Mode and flag belong to the parent: all of its devices have the same.
@@ -137,7 +140,7 @@ mode l3   the parent's namespace routes for the devices; no broadcast, no ARP
 mode l3s  the same, and it filters and tracks what they send and receive, as for
           any other traffic that it forwards (nftables, iptables, NAT)
 mode l2   a device is on the parent's network like any host: ARP, broadcast,
-          multicast; one of them may use DHCPv4
+          multicast, DHCP
 
 bridge    devices of one parent talk to each other directly
 private   they do not hear each other at all, broadcast and multicast included

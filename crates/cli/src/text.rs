@@ -194,10 +194,15 @@ fn prefixes(all: &[IpNet]) -> Vec<String> {
     all.iter().map(|prefix| words(*prefix)).collect()
 }
 
+fn on_off(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
+}
+
 /// Who is behind an ipvtap, and who may open it.
 fn behind_tap(view: &View<'_>) -> Option<String> {
     let tap = view.shown.link.tap?;
     let words = [
+        ("learning", Some(on_off(view.shown.learning))),
         ("guest", view.shown.guest.map(mac)),
         ("user", tap.owner.map(|number| number.to_string())),
         ("group", tap.group.map(|number| number.to_string())),
@@ -508,6 +513,7 @@ fn ours_json(view: &View<'_>) -> Value {
     let shown = view.shown;
     let mut fields = vec![("slot", Value::number(shown.slot))];
     if let Some(tap) = shown.link.tap {
+        fields.push(("learning", Value::Bool(shown.learning)));
         let guest = shown.guest.map(mac).map(Value::text);
         let numbers = [("user", tap.owner), ("group", tap.group)];
         let numbers = numbers.map(|(key, number)| Some((key, Value::number(number?))));

@@ -40,6 +40,7 @@ pub(crate) fn shown() -> Shown {
         link,
         kind: Kind::Ipvlan,
         guest: None,
+        learning: false,
         place: Place::Here,
         parent: "eth0".to_owned(),
         parent_index: 2,
@@ -104,12 +105,15 @@ fn a_tap_says_who_is_behind_it() {
     });
     let text = print(&shown, "-d");
     assert!(text.contains("    ipvtap  mode l2 bridge "), "{text}");
-    let line = "\n    guest 02:ab:00:00:00:07 user 1000 group 36\n";
+    let line = "\n    learning off guest 02:ab:00:00:00:07 user 1000 group 36\n";
     assert!(text.contains(line), "{text}");
     let json = print(&shown, "-j -d");
     assert!(json.contains("\"info_kind\":\"ipvtap\""), "{json}");
-    let ours = "\"slot\":1,\"guest\":\"02:ab:00:00:00:07\",\"user\":1000,\"group\":36,\"owns\"";
+    let ours = "\"slot\":1,\"learning\":false,\"guest\":\"02:ab:00:00:00:07\",\"user\":1000,\"group\":36,\"owns\"";
     assert!(json.contains(ours), "{json}");
+    shown.learning = true;
+    assert!(print(&shown, "-d").contains("\n    learning on guest "));
+    assert!(print(&shown, "-j -d").contains("\"learning\":true"));
 }
 
 #[test]

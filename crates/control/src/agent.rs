@@ -18,8 +18,11 @@
 //! What happens in one namespace delays the others, but does not stop them. A device is looked at by
 //! itself every `PACE` at most, more rarely the more addresses it has, and those with thousands one at
 //! a time, after the others. Whole looks that events ask for take about half of the time at most
-//! ([`Pace`]), and in the rest there are short ones. The delay is a short look at each device that has changed, or a whole look,
-//! and a whole look takes the longer the more devices, routes and addresses there are.
+//! (`Pace`), and in the rest there are short ones. The delay is a short look at each device that has
+//! changed, or a whole look, and that takes the longer the more devices, routes and addresses there are.
+//!
+//! What the guests behind taps say of their addresses comes by another way than netlink, and is followed
+//! like it (`learn`).
 //!
 //! Ids first: what happens in a namespace after it got one is heard, and what happened before is
 //! seen by the look that follows.
@@ -44,6 +47,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::announce::Announcer;
 use crate::error::Error;
 use crate::handover::{Away, Heard};
+use crate::learn::{self, Ears};
 use crate::observe::{Memory, PortView};
 use crate::quick::look_at;
 use crate::reconcile::{LOST, reconcile_from};
@@ -101,6 +105,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         memory: Memory::default(),
         finder: netns::Finder::default(),
         announcer: Announcer::default(),
+        ears: Ears::default(),
         heard: Heard {
             arrivals: true,
             ..Heard::default()
@@ -145,6 +150,8 @@ struct Agent {
     finder: netns::Finder,
     heard: Heard,
     announcer: Announcer,
+    /// What the guests behind taps say.
+    ears: Ears,
     /// What was complained of last, until all is well again.
     complaint: Option<String>,
     /// How long until the next try, should this one fail.
@@ -404,6 +411,7 @@ impl Agent {
         self.recheck = (unseen > 0).then_some(end + wait);
         self.unseen = unseen;
         self.know_devices();
+        self.ears.attend(&self.store, &self.memory.world);
         look
     }
 
@@ -504,7 +512,8 @@ impl Agent {
             };
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds = [PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN)];
+        let fds = std::iter::once(self.monitor.as_fd()).chain(self.ears.fds());
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, timeout) {
             Ok(0) => return Ok(Wake::Nothing),
             Ok(_) | Err(Errno::EINTR) => {}
@@ -516,6 +525,8 @@ impl Agent {
                 ));
             }
         }
+        drop(fds);
+        self.take_claims();
         let mut wake = Wake::Nothing;
         for event in self.monitor.drain()? {
             match event {
@@ -585,6 +596,29 @@ impl Agent {
             }
         }
         Ok(wake)
+    }
+
+    /// Takes what guests said of their addresses, and notes which devices are to be looked at for it.
+    fn take_claims(&mut self) {
+        let claims = self.ears.hear();
+        if claims.is_empty() {
+            return;
+        }
+        let taken = || -> Result<Vec<u32>, Error> {
+            let Some(_locked) = self.store.lock_existing()? else {
+                return Ok(Vec::new());
+            };
+            learn::take_all(&self.store, &claims)
+        };
+        match taken() {
+            Ok(hosts) => {
+                if let Some(changed) = &mut self.memory.changed {
+                    changed.extend(hosts);
+                }
+            }
+            // Said again, it is tried again.
+            Err(error) => log::debug!("{error}"),
+        }
     }
 
     /// Whether the parents' namespace forwards for devices (l3s).

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ipvlan_abi::{DEV_TAP, DevEntry, DropReason, Flag, Mode};
+use ipvlan_abi::{DEV_LEARN, DEV_TAP, DevEntry, DropReason, Flag, Mode};
 use ipvlan_datapath_bpf::Port;
 use ipvlan_netlink::{IfName, Link, Mac, NetNs, Netlink, TapSettings};
 
@@ -50,6 +50,8 @@ pub struct Create {
     pub name: Option<IfName>,
     /// It is an ipvtap, and who may open it. `None`: it is an ipvlan.
     pub tap: Option<TapSettings>,
+    /// The addresses of the virtual machine behind an ipvtap are learnt.
+    pub learning: bool,
     /// Mode of the port. `None`: the port's, or the driver's default l3 for the first device.
     /// Another mode than the port's changes the port, and so all of its devices.
     pub mode: Option<Mode>,
@@ -123,6 +125,8 @@ pub struct Shown {
     pub owned: Vec<IpNet>,
     /// Addresses that it has but does not own, because somebody had them before.
     pub refused: Vec<IpAddr>,
+    /// Whether the addresses of the virtual machine behind an ipvtap are learnt.
+    pub learning: bool,
     /// Addresses and prefixes that it has by hand, and owns while it is up.
     pub granted: Vec<IpNet>,
     /// What DHCP servers know it by instead of the MAC address that all share; in l2 only.
@@ -203,6 +207,32 @@ fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Erro
         remark(mode, &parent);
     }
     Ok(())
+}
+
+/// Learns the addresses of the virtual machine behind the ipvtap `name` of the calling thread's
+/// namespace from now on, or forgets them.
+///
+/// # Errors
+///
+/// See [`Error`]; [`Error::OtherKind`] when it is an ipvlan.
+pub fn learn(name: &str, on: bool) -> Result<(), Error> {
+    let mut nl = Netlink::open()?;
+    let (_, origin) = find(&mut nl, name)?;
+    expect_kind(name, origin.kind, Kind::Ipvtap)?;
+    let store = Store::current()?;
+    let gone = || Error::NoDevice(name.to_owned());
+    let locked = store.lock_existing()?.ok_or_else(gone)?;
+    let done = store.port(origin.parent).and_then(|mut port| {
+        let entry = port.devs()?.remove(&origin.host_index).ok_or_else(gone)?;
+        let bits = match on {
+            true => entry.bits | DEV_LEARN,
+            false => entry.bits & !DEV_LEARN,
+        };
+        port.set_dev(origin.host_index, DevEntry { bits, ..entry })?;
+        reconcile(&mut nl, &locked)
+    });
+    locked.release();
+    done
 }
 
 fn expect_kind(name: &str, found: Kind, wanted: Kind) -> Result<(), Error> {

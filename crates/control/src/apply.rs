@@ -100,6 +100,11 @@ impl<'a> Apply<'a> {
             Step::AddRule { rule } => Ok(self.nl.add_rule(rule)?),
             Step::DropRule { rule } => Ok(self.nl.delete_rule(rule)?),
             Step::Set { interface, setting } => change_setting(interface, *setting),
+            Step::ForgetLearnt {
+                port,
+                slot,
+                address,
+            } => Ok(self.port(*port)?.remove_learnt(*slot, *address)?),
             Step::RemovePort { port } => self.remove_port(*port),
         }
     }

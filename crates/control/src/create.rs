@@ -15,7 +15,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 
-use ipvlan_abi::{DEV_READY, DEV_TAP, DevEntry, Flag, MAX_DEVS, Mode, PortEntry, identity_of};
+use ipvlan_abi::{
+    DEV_LEARN, DEV_READY, DEV_TAP, DevEntry, Flag, MAX_DEVS, Mode, PortEntry, identity_of,
+};
 use ipvlan_datapath_bpf::{Capacity, Port};
 use ipvlan_netlink::netns::current_cookie;
 use ipvlan_netlink::{
@@ -236,7 +238,11 @@ fn create_locked(
             (host, Some(tap))
         }
     };
-    let bits = if tap.is_some() { DEV_TAP } else { 0 };
+    let bits = match (&tap, create.learning) {
+        (None, _) => 0,
+        (Some(_), false) => DEV_TAP,
+        (Some(_), true) => DEV_TAP | DEV_LEARN,
+    };
     port.set_dev(host.index, DevEntry { slot, bits })?;
     port.attach_device(&host.name, host.index, tap.is_some())?;
     port.set_member(slot, host.index)?;

@@ -126,7 +126,7 @@ fn follows(before: &World, after: &World) {
                 continue;
             }
             assert!(is_single(*prefix), "{prefix} was not given");
-            assert!(dev.addresses.contains(address), "{address} of nobody");
+            assert!(then.addresses(dev).contains(address), "{address} of nobody");
             let elsewhere = then.gateways.contains(address)
                 || before.own.contains(address)
                 || then.entry.mode() == Mode::L3s && then.behind.get(address) == Some(&true);
@@ -277,6 +277,14 @@ fn port(
     for _ in 0..input.int_in_range(0..=3)? {
         let _: Option<bool> = behind.insert(address(input)?, input.arbitrary()?);
     }
+    let mut learnt = BTreeMap::new();
+    for _ in 0..input.int_in_range(0..=3)? {
+        let mut of_guest = BTreeMap::new();
+        for _ in 0..input.int_in_range(0..=3)? {
+            let _: Option<_> = of_guest.insert(address(input)?, input.arbitrary()?);
+        }
+        let _: Option<_> = learnt.insert(small(input)?, of_guest);
+    }
     let port = PortView {
         entry,
         parent,
@@ -291,6 +299,7 @@ fn port(
         gateways: addresses(input)?,
         behind,
         grants,
+        learnt,
     };
     Ok((port, slots))
 }

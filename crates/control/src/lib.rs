@@ -32,6 +32,7 @@ mod error;
 pub mod fuzz;
 mod grant;
 mod handover;
+mod learn;
 mod observe;
 mod plan;
 mod quick;
@@ -41,7 +42,7 @@ mod show;
 mod store;
 
 pub use api::{Change, Create, Kind, Place, Shown, ShownPort};
-pub use api::{change, delete};
+pub use api::{change, delete, learn};
 pub use create::create;
 pub use error::Error;
 pub use grant::{grant, revoke};

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ipvlan_abi::{DEV_TAP, DevEntry, Owner, PortEntry};
-use ipvlan_datapath_bpf::Port;
+use ipvlan_datapath_bpf::{Moment, Port};
 use ipvlan_netlink::{Link, Netlink, Nsid};
 
 use crate::error::Error;
 use crate::grant::gateways;
+use crate::learn::{self, Learnt};
 use crate::routing::{Host, Routing, behind, concerns};
 use crate::store::Store;
 
@@ -22,6 +23,8 @@ pub(crate) struct World {
     pub(crate) strays: BTreeSet<u32>,
     /// The namespace's own addresses, on any interface.
     pub(crate) own: BTreeSet<IpAddr>,
+    /// When this was seen, by the clock of claims.
+    pub(crate) now: Moment,
     /// What it does for packets of others; looked at only where a port is, or was, in l3s.
     pub(crate) host: Host,
 }
@@ -46,6 +49,8 @@ pub(crate) struct PortView {
     pub(crate) behind: BTreeMap<IpAddr, bool>,
     /// What a device has by hand, by slot.
     pub(crate) grants: BTreeMap<u32, BTreeSet<IpNet>>,
+    /// What the guests behind taps say that they have.
+    pub(crate) learnt: Learnt,
 }
 
 /// A device.
@@ -82,6 +87,19 @@ fn fits(link: &Link, entry: DevEntry) -> bool {
     match is_tap(entry) {
         true => link.tap.is_some(),
         false => link.kind.as_deref() == Some("veth"),
+    }
+}
+
+impl PortView {
+    /// The addresses that a device has: those on it, and those that the guest behind it says it has.
+    pub(crate) fn addresses(&self, dev: &DevView) -> BTreeSet<IpAddr> {
+        let mut all = dev.addresses.clone();
+        if learn::counts(dev)
+            && let Some(learnt) = self.learnt.get(&dev.entry.slot)
+        {
+            all.extend(learnt.keys());
+        }
+        all
     }
 }
 
@@ -165,7 +183,10 @@ pub(crate) fn observe(nl: &mut Netlink, store: &Store, memory: &Memory) -> Resul
         .into_iter()
         .map(|link| (link.index, link))
         .collect();
-    let mut world = World::default();
+    let mut world = World {
+        now: learn::now(),
+        ..World::default()
+    };
     for parent in store.ports() {
         let port = store.port(parent)?;
         let _: Option<PortView> = world
@@ -253,6 +274,7 @@ fn view(
         },
         behind: known.map_or_else(BTreeMap::new, |known| known.behind.clone()),
         grants: port.grants()?,
+        learnt: port.learnt()?,
     };
     view.behind = behind(nl, &view)?;
     Ok(view)
@@ -338,7 +360,7 @@ pub(crate) fn is_host_end(link: &Link) -> bool {
 }
 
 /// Addresses that frames can be sent to from elsewhere.
-fn can_be_owned(address: IpAddr) -> bool {
+pub(crate) fn can_be_owned(address: IpAddr) -> bool {
     !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }
 

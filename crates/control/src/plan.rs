@@ -26,10 +26,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 use ipvlan_abi::{
     DEV_MUTED, DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT,
-    OWNER_PEER, Owner, PORT_ALLMULTI, PORT_PREFIXES, PortEntry,
+    OWNER_PEER, Owner, PORT_ALLMULTI, PORT_LEARN, PORT_PREFIXES, PortEntry,
 };
+use ipvlan_datapath_bpf::Moment;
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
 
+use crate::learn;
 use crate::observe::{DevView, PortView, World};
 use crate::routing::{self, Setting};
 
@@ -86,6 +88,12 @@ pub(crate) enum Step {
     DropRule { rule: Rule },
     /// A setting of an interface of this namespace is to change.
     Set { interface: String, setting: Setting },
+    /// What a guest said of its address is forgotten.
+    ForgetLearnt {
+        port: u32,
+        slot: u32,
+        address: IpAddr,
+    },
     /// The port has no devices any more.
     RemovePort { port: u32 },
 }
@@ -118,12 +126,17 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
         entry.bits |= PORT_PREFIXES;
         steps.push(Step::SetEntry { port, entry });
     }
-    let owners = plan_owners(steps, port, view, &alive, &world.own);
+    let owners = plan_owners(steps, port, view, &alive, world);
     let mut entry = plan_members(steps, port, view, &alive);
     match has_prefixes(view, &alive) {
         true => entry.bits |= PORT_PREFIXES,
         false => entry.bits &= !PORT_PREFIXES,
     }
+    match alive.values().any(|dev| learn::learns(dev.entry)) {
+        true => entry.bits |= PORT_LEARN,
+        false => entry.bits &= !PORT_LEARN,
+    }
+    plan_learnt(steps, port, view, &alive);
     for dev in alive.values() {
         match dev.is_tap() {
             true => plan_tap(steps, port, view, dev),
@@ -156,14 +169,15 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
 pub(crate) const MAX_OWNED: usize = 4096;
 
 /// Who should own what: the device that has it by hand first, then the namespace, then whoever owns it
-/// now and still has it, then the device in the lowest slot. The next routers are nobody's: what is
-/// for them goes out, also if a device has the prefix around them. So is, in l3s, what is behind the
-/// host, unless it is in such a prefix: the host forwards that.
+/// now and still has it (a guest: if it said so lately), then the device in the lowest slot. The next
+/// routers are nobody's: what is for them goes out, also if a device has the prefix around them. So is,
+/// in l3s, what is behind the host, unless it is in such a prefix: the host forwards that.
 pub(crate) fn owners(
     port: u32,
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
     own: &BTreeSet<IpAddr>,
+    now: Moment,
 ) -> BTreeMap<IpNet, Owner> {
     let mut claims = Claims::default();
     for address in own {
@@ -191,16 +205,17 @@ pub(crate) fn owners(
             }
         }
         let claim = |address: &IpAddr| {
-            let now = view.owners.get(&IpNet::from(*address));
-            match now.is_some_and(|now| now.ifindex == host) {
+            let owner = view.owners.get(&IpNet::from(*address));
+            match owner.is_some_and(|owner| owner.ifindex == host) {
                 _ if view.gateways.contains(address) => None,
                 _ if routing::is_behind(view, address) => None,
+                true if is_stale(view, dev, address, now) => Some(Claim::Stale),
                 true => Some(Claim::Now),
                 false => Some(Claim::Any),
             }
         };
-        let mut own: Vec<(Claim, &IpAddr)> = dev
-            .addresses
+        let addresses = view.addresses(dev);
+        let mut own: Vec<(Claim, &IpAddr)> = addresses
             .iter()
             .filter_map(|address| Some((claim(address)?, address)))
             .collect();
@@ -224,9 +239,18 @@ pub(crate) fn owners(
     owners
 }
 
+/// Whether an address counts for a device only because its guest said so, long ago.
+fn is_stale(view: &PortView, dev: &DevView, address: &IpAddr, now: Moment) -> bool {
+    let learnt = view.learnt.get(&dev.entry.slot);
+    let said = learnt.and_then(|learnt| learnt.get(address));
+    !dev.addresses.contains(address) && said.is_some_and(|said| learn::is_old(*said, now))
+}
+
 /// What speaks for an owner; the weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim {
+    /// The device's guest has not said for long that it has the address, and owns it now.
+    Stale,
     /// The device has the address.
     Any,
     /// And owns it now.
@@ -292,9 +316,9 @@ fn plan_owners(
     port: u32,
     view: &PortView,
     alive: &BTreeMap<u32, &DevView>,
-    own: &BTreeSet<IpAddr>,
+    world: &World,
 ) -> BTreeMap<IpNet, Owner> {
-    let wanted = owners(port, view, alive, own);
+    let wanted = owners(port, view, alive, &world.own, world.now);
     let set = |prefix: &IpNet, owner: &Owner| Step::SetOwner {
         port,
         prefix: *prefix,
@@ -325,6 +349,21 @@ fn plan_owners(
     later.sort_by_key(|prefix| std::cmp::Reverse(room(**prefix)));
     steps.extend(later.into_iter().map(lose));
     wanted
+}
+
+/// What was learnt of a guest that is no longer there, or is no longer to be learnt of, is forgotten.
+fn plan_learnt(steps: &mut Vec<Step>, port: u32, view: &PortView, alive: &BTreeMap<u32, &DevView>) {
+    for (slot, learnt) in &view.learnt {
+        let mut devs = alive.values().filter(|dev| dev.entry.slot == *slot);
+        if devs.any(|dev| learn::counts(dev)) {
+            continue;
+        }
+        steps.extend(learnt.keys().map(|address| Step::ForgetLearnt {
+            port,
+            slot: *slot,
+            address: *address,
+        }));
+    }
 }
 
 fn plan_members(

@@ -14,6 +14,7 @@ use ipvlan_netlink::Netlink;
 
 use crate::apply::Apply;
 use crate::error::Error;
+use crate::learn;
 use crate::observe::{Memory, World, device};
 use crate::plan::{Step, plan};
 use crate::routing::behind;
@@ -36,6 +37,7 @@ pub(crate) fn look_at(
             return Ok(false);
         }
         port.grants = now.grants()?;
+        port.learnt = now.learnt()?;
         port.owners = now.owners()?;
         for (host, dev) in &mut port.devs {
             if hosts.contains(host) {
@@ -48,6 +50,7 @@ pub(crate) fn look_at(
         }
         port.behind = behind(nl, port)?;
     }
+    memory.world.now = learn::now();
     let steps = plan(&memory.world);
     if !steps.iter().all(follows_from_its_addresses) {
         return Ok(false);

@@ -114,6 +114,7 @@ fn changes_a_device(step: &Step) -> bool {
         | Step::DropRule { .. }
         | Step::Set { .. }
         | Step::DeleteLink { .. }
+        | Step::ForgetLearnt { .. }
         | Step::RemovePort { .. } => false,
     }
 }

@@ -161,16 +161,16 @@ pub(crate) fn behind(nl: &mut Netlink, view: &PortView) -> Result<BTreeMap<IpAdd
     let mut unknown = BTreeSet::new();
     for (host, dev) in &view.devs {
         for address in candidates(view, *host, dev) {
-            match view.behind.get(address) {
+            match view.behind.get(&address) {
                 Some(known) => {
-                    let _: Option<bool> = answers.insert(*address, *known);
+                    let _: Option<bool> = answers.insert(address, *known);
                 }
                 // Routed nowhere, to us neither.
-                None if is_link_local(*address) => {
-                    let _: Option<bool> = answers.insert(*address, false);
+                None if is_link_local(address) => {
+                    let _: Option<bool> = answers.insert(address, false);
                 }
                 None => {
-                    let _: bool = unknown.insert(*address);
+                    let _: bool = unknown.insert(address);
                 }
             }
         }
@@ -185,16 +185,13 @@ pub(crate) fn behind(nl: &mut Netlink, view: &PortView) -> Result<BTreeMap<IpAdd
 }
 
 /// The addresses that a device can own: those that it owns first.
-fn candidates<'a>(
-    view: &PortView,
-    host: u32,
-    dev: &'a DevView,
-) -> impl Iterator<Item = &'a IpAddr> {
-    let owns = |address: &&IpAddr| {
-        let owner = view.owners.get(&IpNet::from(**address));
+fn candidates(view: &PortView, host: u32, dev: &DevView) -> impl Iterator<Item = IpAddr> {
+    let owns = |address: &IpAddr| {
+        let owner = view.owners.get(&IpNet::from(*address));
         owner.is_some_and(|owner| owner.ifindex == host)
     };
-    let (mine, others): (Vec<_>, Vec<_>) = dev.addresses.iter().partition(owns);
+    let all = view.addresses(dev).into_iter();
+    let (mine, others): (Vec<_>, Vec<_>) = all.partition(owns);
     mine.into_iter().chain(others).take(MAX_OWNED)
 }
 

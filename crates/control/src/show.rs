@@ -11,6 +11,7 @@ use ipvlan_netlink::{Link, NetNs, Netlink, Nsid};
 
 use crate::api::{Kind, Place, Shown, ShownPort};
 use crate::error::Error;
+use crate::learn::learns;
 use crate::observe::{DevView, Memory, PortView, is_host_end, observe};
 use crate::plan::around;
 use crate::store::Store;
@@ -210,6 +211,7 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
                 slot: dev.entry.slot,
                 owned: owned(&view.owners, *host),
                 refused: refused(view, *host, dev),
+                learning: learns(dev.entry),
                 granted: granted(&view.grants, dev.entry.slot),
                 dhcp_identity: dhcp_identity(&view.entry, dev.entry.slot),
                 drops: reasons(&drops, *host),
@@ -262,7 +264,7 @@ fn refused(view: &PortView, host: u32, dev: &DevView) -> Vec<IpAddr> {
         let owner = owner.or_else(|| around(&view.owners, address));
         owner.is_some_and(|owner| owner.is_device() && owner.ifindex == host)
     };
-    let all = dev.addresses.iter().copied();
+    let all = view.addresses(dev).into_iter();
     all.filter(|address| !is_owned(address)).collect()
 }
 
@@ -298,6 +300,7 @@ fn guest(nl: &mut Netlink, names: &Names, link: Link, origin: &Origin) -> Result
     Ok(Shown {
         kind: Kind::Ipvlan,
         guest: None,
+        learning: false,
         place: Place::Here,
         parent: nl
             .link(*parent, *nsid)?

@@ -61,6 +61,7 @@ const UDP4: usize = ETHERNET + 20;
 const UDP6: usize = ETHERNET + 40;
 const BOOTP: usize = UDP4 + UDP_BYTES;
 const FLAGS: usize = BOOTP + 10;
+const YOURS: usize = BOOTP + 16;
 const RELAY: usize = BOOTP + 24;
 const HARDWARE: usize = BOOTP + 28;
 const COOKIE: usize = BOOTP + 236;
@@ -71,6 +72,7 @@ const MAGIC: u64 = u32::from_le_bytes([99, 130, 83, 99]) as u64;
 
 const PAD: u8 = 0;
 const OVERLOAD: u8 = 52;
+const MESSAGE_TYPE: u8 = 53;
 const CLIENT_ID: u8 = 61;
 const LAST: u8 = 255;
 
@@ -301,6 +303,22 @@ pub fn reply<F: Frame>(version: u8, port: &PortEntry, slot: u32, frame: &F) -> P
     }
 }
 
+/// The address that a server leaves to a client with this reply, all zeros if it does not (RFC 2131
+/// section 3.1: DHCPACK and `yiaddr`).
+#[inline(always)]
+pub fn acknowledged<F: Frame>(frame: &F) -> [u8; 4] {
+    const ACKNOWLEDGEMENT: u8 = 5;
+    let mut options = Kinds(Options::from(OPTIONS4));
+    frame.walk(&mut options);
+    let address = (frame.pair(YOURS), frame.pair(YOURS + 2));
+    match (frame.pair(options.0.found), address) {
+        (Some([_, ACKNOWLEDGEMENT]), (Some([a, b]), Some([c, d]))) if options.0.found != 0 => {
+            [a, b, c, d]
+        }
+        _ => [0; 4],
+    }
+}
+
 /// Whether the 6 bytes at this place are the identity of the device in `slot`.
 #[inline(always)]
 fn is_identity<F: Frame>(port: &PortEntry, slot: u32, frame: &F, at: usize) -> bool {
@@ -409,6 +427,37 @@ impl Walk for Options4 {
             // More options, in fields where hardly anybody looks for them.
             OVERLOAD => options.end(CROOKED),
             _ => options.pass(kind == CLIENT_ID, at + 2, length as usize),
+        }
+    }
+}
+
+/// Finds option 53: where its length and its value are.
+struct Kinds(Options);
+
+impl Walk for Kinds {
+    const ROUNDS: u32 = OPTIONS;
+
+    #[inline(always)]
+    fn round<F: Frame>(&mut self, frame: &F) -> bool {
+        let options = &mut self.0;
+        let at = options.at;
+        let Some([kind, length]) = frame.pair(at) else {
+            return false;
+        };
+        match kind {
+            LAST => false,
+            PAD => {
+                options.at = at + 1;
+                true
+            }
+            MESSAGE_TYPE => {
+                options.found = at + 1;
+                false
+            }
+            _ => {
+                options.at = at + 2 + length as usize;
+                true
+            }
         }
     }
 }

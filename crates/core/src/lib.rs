@@ -24,7 +24,7 @@
 //! What a guest behind a tap needs beyond these two is in [`guest`].
 //!
 //! Reading order: [`verdict`], [`frame`], [`l3`], [`mod@rx`], [`mod@tx`], [`nd`], [`dhcp`], [`flood`],
-//! [`guest`].
+//! [`guest`], [`learn`].
 //!
 //! Kernel: `drivers/net/ipvlan/ipvlan_core.c`.
 #![no_std]
@@ -35,6 +35,7 @@ pub mod flood;
 pub mod frame;
 pub mod guest;
 pub mod l3;
+pub mod learn;
 pub mod nd;
 pub mod rx;
 pub mod tx;

@@ -81,6 +81,31 @@ pub(crate) fn solicited<F: Frame>(frame: &F) -> u128 {
     u128::from(head) | u128::from(tail) << 64
 }
 
+/// The address that the sender of an ND message says it has, in two [`Frame::word`]s: the source of a
+/// solicitation, the target of an advertisement; `::` for anything else. RFC 4861 wants a hop limit of
+/// 255.
+#[inline(always)]
+pub(crate) fn said_by_sender<F: Frame>(frame: &F) -> [u64; 2] {
+    let Some(head) = frame.at::<8>(ETHERNET) else {
+        return [0; 2];
+    };
+    if head[0] >> 4 != 6 || head[6] != ICMPV6 || head[7] != 255 {
+        return [0; 2];
+    }
+    let Some(icmp) = frame.word(PAYLOAD) else {
+        return [0; 2];
+    };
+    let place = match byte(icmp, 0) {
+        ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION => ETHERNET + 8,
+        NEIGHBOUR_ADVERTISEMENT => PAYLOAD + 8,
+        _ => return [0; 2],
+    };
+    let (Some(head), Some(tail)) = (frame.word(place), frame.word(place + 8)) else {
+        return [0; 2];
+    };
+    [head, tail]
+}
+
 /// Length of the message that [`solicited`] has found, if it has the sender's link-layer address for
 /// its only option, or none; else 0.
 #[inline(always)]

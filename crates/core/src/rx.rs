@@ -12,6 +12,9 @@
 //! A question whether an address is free goes to all while it has no owner: a device that is about
 //! to take it owns it only later. One unicast is flooded too: the answer to an ARP probe, which names nobody as its target.
 //!
+//! So does every question while it has no owner, if there are guests whose addresses are learnt
+//! ([`mod@crate::learn`]): one of them may have it.
+//!
 //! A question goes to whom it asks for, so that its cost does not grow with the number of devices;
 //! the driver copies it to all of them. What has no owner passes untouched.
 //!
@@ -104,7 +107,7 @@ fn rx_group<F: Frame, O: Owners>(
         VLAN | VLAN_SERVICE | MAC_CONTROL => Verdict::PASS,
         ARP => match Arp::of(frame) {
             Some(arp) if arp.is_question() => match v4_owner(port, arp.target, owners) {
-                Owner::NOBODY if arp.is_from_nobody() => Verdict::FLOOD,
+                Owner::NOBODY if arp.is_from_nobody() || port.learns() => Verdict::FLOOD,
                 owner => deliver_or_pass(owner),
             },
             _ => Verdict::FLOOD,
@@ -120,7 +123,7 @@ fn rx_group<F: Frame, O: Owners>(
         IPV6 => match solicited(frame) {
             0 => Verdict::FLOOD,
             target => match v6_owner(port, &target.to_le_bytes(), owners) {
-                Owner::NOBODY if is_from_nobody(frame) => Verdict::FLOOD,
+                Owner::NOBODY if is_from_nobody(frame) || port.learns() => Verdict::FLOOD,
                 owner => deliver_or_pass(owner),
             },
         },

@@ -199,6 +199,7 @@ fn tx_group<F: Frame, O: Owners>(
                 owner if is_open(owner, sender) && arp.is_from_nobody() => {
                     return send(port, frame, Verdict::FLOOD);
                 }
+                Owner::NOBODY if port.learns() => return send(port, frame, Verdict::FLOOD),
                 owner => owner,
             },
             _ => return send(port, frame, Verdict::FLOOD),
@@ -209,6 +210,7 @@ fn tx_group<F: Frame, O: Owners>(
                 owner if is_open(owner, sender) && nd::is_from_nobody(frame) => {
                     return send(port, frame, Verdict::FLOOD);
                 }
+                Owner::NOBODY if port.learns() => return send(port, frame, Verdict::FLOOD),
                 owner => owner,
             },
         },

@@ -5,8 +5,8 @@
 //! is pinned there alive and running, with or without a process:
 //!
 //! ```text
-//! DIR/port, owners4, owners6, prefixes4, prefixes6, devs, members, drops, grants, guests
-//!                                                     the maps, see ipvlan_abi
+//! DIR/port, owners4, owners6, prefixes4, prefixes6, devs, members, drops, grants, guests,
+//! learnt, claims                                      the maps, see ipvlan_abi
 //! DIR/parent_ingress, device_egress                   the programs
 //! DIR/guest_egress, guest_ingress                     the same for taps
 //! DIR/parent_link                                     tcx: what holds the program at the parent
@@ -20,6 +20,7 @@
 
 mod attach;
 mod error;
+mod learnt;
 mod moved;
 mod pod;
 mod port;
@@ -28,6 +29,7 @@ mod sys;
 
 pub use attach::Hook;
 pub use error::Error;
+pub use learnt::{Claims, Moment};
 pub use port::{Capacity, Port};
 
 /// The compiled programs (package `ipvlan-bpf`), as `cargo xtask bpf` built them.

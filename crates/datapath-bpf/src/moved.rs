@@ -11,7 +11,7 @@ use std::path::Path;
 
 use aya::maps::PerCpuValues;
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use ipvlan_abi::{DEV_TAP, DevEntry, DropKey, PORT_MARK, PORT_ROUTED, PortEntry};
+use ipvlan_abi::{DEV_TAP, DevEntry, DropKey, GuestEntry, PORT_MARK, PORT_ROUTED, PortEntry};
 
 use crate::attach::Hook;
 use crate::error::Error;
@@ -179,18 +179,18 @@ impl Port {
             if let Some(guest) = self.guest(from)? {
                 let [a, b, c, d, e, f] = guest;
                 let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-                let _: Option<u64> = guests.insert(to, mac);
+                let _: Option<GuestEntry> = guests.insert(to, GuestEntry { mac, told: 0 });
             }
         }
         let taps = devs.iter().filter(|(_, (_, dev))| dev.bits & DEV_TAP != 0);
         for (index, _) in taps {
             let known = match guests.get(index) {
-                Some(mac) => *mac,
+                Some(guest) => *guest,
                 None if self.guest(*index)?.is_some() => continue,
-                None => 0,
+                None => GuestEntry::default(),
             };
             self.guests
-                .insert(index, known, 0)
+                .insert(index, Raw(known), 0)
                 .map_err(failed("write"))?;
         }
         Ok(())

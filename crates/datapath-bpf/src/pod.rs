@@ -22,5 +22,7 @@ pod!(
     ipvlan_abi::Owner,
     ipvlan_abi::DevEntry,
     ipvlan_abi::DropKey,
-    ipvlan_abi::GrantKey
+    ipvlan_abi::GrantKey,
+    ipvlan_abi::ClaimKey,
+    ipvlan_abi::GuestEntry
 );

@@ -12,8 +12,8 @@ use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ipvlan_abi::{
-    ABI_VERSION, DevEntry, DropKey, DropReason, GrantKey, LEASE_REPLY, LEASE_REQUEST, MAX_DEVS,
-    MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
+    ABI_VERSION, ClaimKey, DevEntry, DropKey, DropReason, GrantKey, GuestEntry, LEASE_REPLY,
+    LEASE_REQUEST, MAX_DEVS, MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
 };
 
 use crate::OBJECT;
@@ -61,7 +61,8 @@ pub struct Port {
     members: Array<MapData, u32>,
     pub(crate) drops: PerCpuHashMap<MapData, Raw<DropKey>, u64>,
     grants: HashMap<MapData, Raw<GrantKey>, u8>,
-    pub(crate) guests: HashMap<MapData, u32, u64>,
+    pub(crate) guests: HashMap<MapData, u32, Raw<GuestEntry>>,
+    pub(crate) learnt: HashMap<MapData, Raw<ClaimKey>, u64>,
 }
 
 impl Port {
@@ -189,6 +190,7 @@ impl Port {
             drops: open_map(dir, "drops", Map::PerCpuHashMap)?,
             grants: open_map(dir, "grants", Map::HashMap)?,
             guests: open_map(dir, "guests", Map::HashMap)?,
+            learnt: open_map(dir, "learnt", Map::HashMap)?,
         })
     }
 
@@ -283,7 +285,7 @@ impl Port {
             .map_err(|source| map("write", "devs", source))
     }
 
-    /// Forgets a device, its grants, its drop counters and its link; fine when there is none.
+    /// Forgets a device, its grants, what was learnt of it, its drop counters and its link; fine when there is none.
     pub fn remove_dev(&mut self, ifindex: u32) -> Result<(), Error> {
         // Not if it goes on under another number, and has its slot there, too.
         let mut devs = self.devs()?;
@@ -292,6 +294,9 @@ impl Port {
         {
             for prefix in self.grants()?.remove(&slot).unwrap_or_default() {
                 self.remove_grant(slot, prefix)?;
+            }
+            for address in self.learnt()?.remove(&slot).unwrap_or_default().into_keys() {
+                self.remove_learnt(slot, address)?;
             }
         }
         for reason in DropReason::ALL {
@@ -371,7 +376,7 @@ impl Port {
         }
         if is_tap {
             // Nobody has been heard there yet.
-            let made = self.guests.insert(ifindex, 0, 0);
+            let made = self.guests.insert(ifindex, Raw(GuestEntry::default()), 0);
             made.map_err(|source| map("write", "guests", source))?;
         }
         Ok(())
@@ -380,8 +385,8 @@ impl Port {
     /// The MAC address of the guest behind the tap `ifindex`, as it was heard last.
     pub fn guest(&self, ifindex: u32) -> Result<Option<[u8; 6]>, Error> {
         match self.guests.get(&ifindex, 0) {
-            Ok(0) | Err(MapError::KeyNotFound) => Ok(None),
-            Ok(mac) => {
+            Ok(Raw(GuestEntry { mac: 0, .. })) | Err(MapError::KeyNotFound) => Ok(None),
+            Ok(Raw(GuestEntry { mac, .. })) => {
                 let [a, b, c, d, e, f, ..] = mac.to_le_bytes();
                 Ok(Some([a, b, c, d, e, f]))
             }
@@ -447,7 +452,7 @@ impl Port {
 }
 
 /// Pins, and what the maps are called in the object.
-const MAPS: [(&str, &str); 11] = [
+const MAPS: [(&str, &str); 13] = [
     ("port", "PORT"),
     ("owners4", "OWNERS4"),
     ("owners6", "OWNERS6"),
@@ -460,6 +465,8 @@ const MAPS: [(&str, &str); 11] = [
     // Pinned, or the programs in it would go with the process that put them there.
     ("programs", "PROGRAMS"),
     ("guests", "GUESTS"),
+    ("learnt", "LEARNT"),
+    ("claims", "CLAIMS"),
 ];
 
 /// The map that an owner is in, and its key there.
@@ -540,7 +547,11 @@ pub(crate) fn link_name(prefix: &str, ifindex: u32) -> String {
     format!("{prefix}{ifindex}")
 }
 
-fn open_map<T>(dir: &Path, name: &'static str, kind: fn(MapData) -> Map) -> Result<T, Error>
+pub(crate) fn open_map<T>(
+    dir: &Path,
+    name: &'static str,
+    kind: fn(MapData) -> Map,
+) -> Result<T, Error>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -572,7 +583,7 @@ fn remove_file(path: &Path) -> Result<(), Error> {
 }
 
 /// To remove what is not there is no error.
-fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
+pub(crate) fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error))
@@ -584,7 +595,7 @@ fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
     }
 }
 
-fn map(op: &'static str, map: &'static str, source: MapError) -> Error {
+pub(crate) fn map(op: &'static str, map: &'static str, source: MapError) -> Error {
     Error::Map {
         op,
         map,

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipvlan_tests::{Dev, Mode, Net, Process, Sniffer, differs, eventually};
+use ipvlan_tests::{Dev, Guest, Mode, Net, Ns, Process, Sniffer, differs, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -118,8 +118,12 @@ impl Client {
 }
 
 fn leased(dev: &Dev, family: u8) -> BTreeSet<IpAddr> {
-    let link = dev.ns.index(&dev.name);
-    let found = dev.ns.enter(|| {
+    leased_by(&dev.ns, &dev.name, family)
+}
+
+fn leased_by(ns: &Ns, interface: &str, family: u8) -> BTreeSet<IpAddr> {
+    let link = ns.index(interface);
+    let found = ns.enter(|| {
         let mut netlink = ipvlan_netlink::Netlink::open().expect("netlink");
         netlink.addresses(None, Some(link)).expect("addresses")
     });
@@ -267,4 +271,33 @@ fn a_lease_is_renewed_and_given_back() {
         leases().contains(&leased(net.dev(1), 4).first().expect("a lease").to_string()),
         "the other one keeps his"
     );
+}
+
+/// Behind an ipvtap whose addresses are learnt, the lease is all that a guest needs.
+#[test]
+fn a_guest_owns_what_it_was_leased() {
+    if !differs("learning", true, false) {
+        return;
+    }
+    let net = Net::new(Mode::L2).build();
+    let folder = Folder::of(&net);
+    let _server = Server::Dnsmasq.start(&net, &folder);
+    let guests = [b"\x02guest", b"\x02GUEST"].map(|mac| {
+        let name = format!("tap{}", mac[1] & 0x20);
+        let line = format!("link add link eth0 name {name} up type ipvtap mode l2 learning on");
+        net.ipvlan(&line).expect_quiet();
+        let guest = Guest::start(&net, &name, &format!("vm{}", mac[1]), *mac);
+        let script = folder.path("script");
+        let line = format!("udhcpc -f -t 20 -T 2 -s {script} -i eth0");
+        let client = guest.ns.spawn(&line);
+        (guest, client)
+    });
+    let mut leases = BTreeSet::new();
+    for (guest, _client) in &guests {
+        let lease = || leased_by(&guest.ns, "eth0", 4).into_iter().next();
+        assert!(eventually(LEASED, || lease().is_some()), "a lease");
+        let address = lease().expect("a lease").to_string();
+        assert!(net.lan.answers(&address), "{address}");
+        assert!(leases.insert(address), "{leases:?}");
+    }
 }

@@ -31,6 +31,10 @@ pub(super) const NOT_COMPARED: &[(&str, &str)] = &[
         "ipvtap",
         "taps that are opened by name, with guests that have a MAC address of their own",
     ),
+    (
+        "learning",
+        "addresses that are learnt of guests behind taps (row `learning`)",
+    ),
     ("many", "how our own state and cost grow with the devices"),
     (
         "prefixes",

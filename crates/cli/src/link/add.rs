@@ -298,6 +298,7 @@ impl Add {
             parent: self.parent.clone(),
             name: self.name.clone(),
             tap: self.kind.tap()?,
+            learning: self.kind.learning == Some(true),
             mode: self.kind.mode,
             flag: self.kind.flag,
             mtu: self.mtu,

@@ -1,5 +1,6 @@
 //! What follows `type { ipvlan | ipvtap }`: `[ mode { l3 | l3s | l2 } ] [ bridge | private | vepa ]`,
-//! and of an ipvtap that is to be made, `[ user USER ] [ group GROUP ]`, as in `ip tuntap`.
+//! of an ipvtap `[ learning { on | off } ]`, as of a bridge's port, and of one that is to be made
+//! `[ user USER ] [ group GROUP ]`, as in `ip tuntap`.
 
 use ipvlan_abi::{Flag, Mode};
 
@@ -19,6 +20,8 @@ pub struct Kind {
     pub user: Option<String>,
     /// `group`, the same.
     pub group: Option<String>,
+    /// `learning { on | off }`, of an ipvtap.
+    pub learning: Option<bool>,
 }
 
 const FLAGS: [Flag; 3] = [Flag::Bridge, Flag::Private, Flag::Vepa];
@@ -57,6 +60,17 @@ pub(super) fn parse(
             kind.user = Some(words.value()?.to_owned());
         } else if may_have_users && matches(word, "group") {
             kind.group = Some(words.value()?.to_owned());
+        } else if what == ipvlan_control::Kind::Ipvtap && matches(word, "learning") {
+            kind.learning = Some(match words.value()? {
+                "on" => true,
+                "off" => false,
+                other => {
+                    return Err(Error::OnOff {
+                        key: "learning",
+                        word: other.to_owned(),
+                    });
+                }
+            });
         } else if is_help(word) {
             return Ok(None);
         } else {
@@ -129,6 +143,30 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn an_ipvtap_is_learnt_of_or_not() {
+        let tap = |line: &str, made| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let found = parse(ipvlan_control::Kind::Ipvtap, made, &mut Words::new(&words));
+            found.map(|kind| kind.expect("no help").learning)
+        };
+        for (line, learning) in [
+            ("", None),
+            ("learning on", Some(true)),
+            ("mode l2 lea off", Some(false)),
+            ("learning off learning on", Some(true)),
+        ] {
+            for made in [true, false] {
+                assert_eq!(tap(line, made).expect(line), learning, "{line}");
+            }
+        }
+        let error = tap("learning maybe", false).expect_err("neither");
+        let text = "Error: argument of \"learning\" must be \"on\" or \"off\", not \"maybe\"";
+        assert_eq!((error.to_string().as_str(), error.status()), (text, 1));
+        let error = kind("learning on").expect_err("of an ipvlan");
+        assert!(error.to_string().contains("\"learning\""), "{error}");
     }
 
     #[test]

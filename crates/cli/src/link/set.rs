@@ -58,13 +58,17 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Command, Error> {
 impl Set {
     pub(super) fn run(&self) -> Result<(), Error> {
         let Kind {
-            kind, mode, flag, ..
-        } = self.kind;
-        Ok(ipvlan_control::change(
-            &self.name,
             kind,
-            Change { mode, flag },
-        )?)
+            mode,
+            flag,
+            learning,
+            ..
+        } = self.kind;
+        ipvlan_control::change(&self.name, kind, Change { mode, flag })?;
+        if let Some(on) = learning {
+            ipvlan_control::learn(&self.name, on)?;
+        }
+        Ok(())
     }
 }
 

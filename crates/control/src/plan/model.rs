@@ -101,6 +101,7 @@ impl Kernel {
                 let port = ports.get_mut(port).expect("a port to forget a device of");
                 if let Some(dev) = port.devs.remove(host) {
                     let _: Option<_> = port.grants.remove(&dev.entry.slot);
+                    let _: Option<_> = port.learnt.remove(&dev.entry.slot);
                 }
             }
             Step::DeleteLink { index } => {
@@ -172,6 +173,16 @@ impl Kernel {
                 let _: bool = self.routing_of(rule.table).rules.remove(rule);
             }
             Step::Set { interface, setting } => self.set(interface, *setting),
+            Step::ForgetLearnt {
+                port,
+                slot,
+                address,
+            } => {
+                let port = ports.get_mut(port).expect("a port to forget an address of");
+                if let Some(learnt) = port.learnt.get_mut(slot) {
+                    let _: Option<_> = learnt.remove(address);
+                }
+            }
             Step::RemovePort { port } => {
                 let removed = ports.remove(port).expect("a port to remove");
                 assert!(removed.devs.is_empty(), "a port goes after its devices");

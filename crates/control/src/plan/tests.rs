@@ -7,18 +7,20 @@
 //! | `parent.rs` | the parent, and what devices have of it |
 //! | `l3s.rs` | what the namespace forwards |
 //! | `taps.rs` | devices that are taps |
+//! | `learn.rs` | what the guests behind taps say |
 //! | `random.rs` | from any state to the one that should be |
 
 mod devices;
 mod l3s;
+mod learn;
 mod owners;
 mod parent;
 mod random;
 mod taps;
 
 use ipvlan_abi::{
-    ABI_VERSION, DEV_MUTED, DEV_TAP, DevEntry, Flag, PORT_FORWARD4, PORT_FORWARD6, PORT_MARK,
-    PORT_ROUTED,
+    ABI_VERSION, DEV_LEARN, DEV_MUTED, DEV_TAP, DevEntry, Flag, PORT_FORWARD4, PORT_FORWARD6,
+    PORT_MARK, PORT_ROUTED,
 };
 use ipvlan_netlink::{Family, Link, TapSettings, V4Settings};
 
@@ -72,6 +74,7 @@ impl Kernel {
             gateways: BTreeSet::new(),
             behind: BTreeMap::new(),
             grants: BTreeMap::new(),
+            learnt: BTreeMap::new(),
         };
         let mut slots = BTreeMap::new();
         for mut dev in devs {

@@ -58,7 +58,7 @@ pub(crate) const BEHIND_HERE6: V6 = behind(1, 77);
 pub(crate) const ROUTER6: V6 = behind(0, 254);
 pub(crate) const ALL_NODES6: V6 = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-const fn v6(last: u8) -> V6 {
+pub(crate) const fn v6(last: u8) -> V6 {
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
 }
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::learn::AGE;
 
 /// Addresses that generated devices quarrel about.
 fn pool() -> Vec<IpAddr> {
@@ -71,14 +72,14 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
 fn some_device(host: u32, slot: u32) -> impl Strategy<Value = DevView> {
     (
         prop::bool::weighted(0.8),
-        prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.2), any::<bool>()),
         prop::option::weighted(0.9, some_link(host)),
         any::<bool>(),
         prop::option::weighted(0.9, some_link(host)),
         some_addresses(),
     )
         .prop_map(
-            move |(ready, is_tap, mut host_end, here, own_end, addresses)| {
+            move |(ready, (is_tap, learns), mut host_end, here, own_end, addresses)| {
                 let link = match is_tap {
                     true => {
                         let own = host_end.as_mut();
@@ -93,7 +94,9 @@ fn some_device(host: u32, slot: u32) -> impl Strategy<Value = DevView> {
                 DevView {
                     entry: DevEntry {
                         slot,
-                        bits: if ready { DEV_READY } else { 0 } | if is_tap { DEV_TAP } else { 0 },
+                        bits: if ready { DEV_READY } else { 0 }
+                            | if is_tap { DEV_TAP } else { 0 }
+                            | if is_tap && learns { DEV_LEARN } else { 0 },
                     },
                     host: host_end,
                     place: if here || is_tap { None } else { place(host) },
@@ -133,8 +136,9 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
             PORT_FORWARD6,
             PORT_MARK,
             PORT_PREFIXES,
+            PORT_LEARN,
         ],
-        0..=6,
+        0..=7,
     );
     let port = (0u8..3, 0u32..8, ours, any::<bool>(), any::<bool>());
     let parent = prop::option::weighted(0.9, some_link(index));
@@ -143,10 +147,14 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
     let grants = grants.prop_map(|some| some.into_iter().collect::<BTreeSet<IpNet>>());
     let grants = prop::collection::btree_map(0u32..6, grants, 0..3);
     let behind = prop::collection::btree_map(prop::sample::select(pool()), any::<bool>(), 0..4);
-    let rights = (some_addresses(), behind, grants);
+    // Of a time before, or of one that is yet to come.
+    let said = prop_oneof![Just(0), Just(2 * AGE)];
+    let learnt = prop::collection::btree_map(prop::sample::select(pool()), said, 0..4);
+    let learnt = prop::collection::btree_map(0u32..6, learnt, 0..3);
+    let rights = (some_addresses(), behind, grants, learnt);
     (devs, owners, members, port, parent, routing, rights).prop_map(
         move |(devs, owners, mut slots, port, parent, routing, rights)| {
-            let (gateways, behind, grants) = rights;
+            let (gateways, behind, grants, learnt) = rights;
             let (mode, members, ours, mac, mtu) = port;
             // Nothing lies behind the port's reach.
             slots.retain(|slot, _| *slot < members);
@@ -182,6 +190,7 @@ fn some_port(index: u32) -> impl Strategy<Value = (PortView, BTreeMap<u32, u32>)
                 gateways,
                 behind,
                 grants,
+                learnt,
             };
             (port, slots)
         },
@@ -255,6 +264,7 @@ fn some_kernel() -> impl Strategy<Value = Kernel> {
         kernel.world.strays = strays;
         kernel.world.own = own;
         kernel.world.host = host;
+        kernel.world.now = AGE;
         kernel
     })
 }
@@ -283,8 +293,18 @@ fn rightful(world: &World, index: u32, address: &IpAddr) -> Option<Owner> {
     prefixes.sort_by_key(IpNet::prefix_len);
     let by_prefix = prefixes.into_iter().rev().find_map(given);
     let now = port.owners.get(&single).map_or(0, |owner| owner.ifindex);
-    let has_it = alive().filter(|(_, dev)| dev.addresses.contains(address));
-    let has_it = has_it.min_by_key(|(host, dev)| (**host != now, dev.entry.slot));
+    let has_it = alive().filter(|(_, dev)| port.addresses(dev).contains(address));
+    let has_it = has_it.min_by_key(|(host, dev)| {
+        let said = port.learnt.get(&dev.entry.slot);
+        let said = said.and_then(|learnt| learnt.get(address));
+        let silent = !dev.addresses.contains(address) && said == Some(&0);
+        let rank = match **host == now {
+            true if silent => 2,
+            true => 0,
+            false => 1,
+        };
+        (rank, dev.entry.slot)
+    });
     if let Some(owner) = given(single) {
         Some(owner)
     } else if world.own.contains(address) {
