@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::device::{Backend, Dev, Ipvlan, kernel_is_since};
 use crate::ns::{Done, Ns};
 use crate::sniff::Sniffer;
-use crate::{PATIENCE, eventually, process as programs};
+use crate::{MARK, PATIENCE, eventually, process as programs};
 
 /// Where the program keeps its state.
 const STATE: &str = "/sys/fs/bpf/ipvlan";
@@ -263,6 +264,22 @@ impl Net {
     /// Calls the program `ipvlan` on the host.
     pub fn ipvlan(&self, arguments: &str) -> Done {
         self.program().run(&self.host, arguments)
+    }
+
+    /// Starts it on the host and kills it after that many microseconds, unless it is faster.
+    pub fn kill_after(&self, arguments: &str, micros: u64) {
+        let child = self.host.enter(|| {
+            process::Command::new(self.program().path())
+                .args(arguments.split(' '))
+                .env(MARK, &self.mark)
+                .stdout(process::Stdio::null())
+                .stderr(process::Stdio::null())
+                .spawn()
+        });
+        let mut child = child.expect("ipvlan");
+        std::thread::sleep(Duration::from_micros(micros));
+        let _: std::io::Result<()> = child.kill();
+        let _: std::io::Result<_> = child.wait();
     }
 
     /// The program itself.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::ns::Ns;
 use crate::process::Process;
-use crate::{PATIENCE, eventually};
+use crate::{Net, PATIENCE, eventually};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -293,4 +293,49 @@ pub fn link_local(ns: &Ns, interface: &str) -> Option<Ipv6Addr> {
         .skip_while(|word| *word != "inet6")
         .nth(1)?;
     own.split('/').next()?.parse().ok()
+}
+
+/// Two devices that talk until they are told to stop: bytes go round between the first two, and the
+/// first and the LAN. Returns how often.
+///
+/// # Errors
+///
+/// A connection that ended, stood still for [`PATIENCE`], or lost or changed a byte.
+pub fn chatter(net: &Net, stop: &AtomicBool) -> Result<usize, String> {
+    let peers = [
+        (&net.dev(1).ns, IpAddr::V4(net.dev(1).v4)),
+        (&net.lan, IpAddr::V4(crate::topology::LAN4)),
+    ];
+    let mut pairs = Vec::new();
+    for (server, address) in peers {
+        let listener = listen(server, address);
+        let client = connect(&net.dev(0).ns, address)?;
+        let (served, _) = listener.accept().map_err(|error| error.to_string())?;
+        for stream in [&client, &served] {
+            stream
+                .set_read_timeout(Some(PATIENCE))
+                .map_err(|error| error.to_string())?;
+        }
+        pairs.push((client, served));
+    }
+    let mut rounds = 0;
+    let mut buf = [0; 1000];
+    while !stop.load(Ordering::Relaxed) {
+        for (client, served) in &mut pairs {
+            let write = |error| format!("write: {error}");
+            let read = |error| format!("read: {error}");
+            let sent = pattern(buf.len() + rounds % 100);
+            let sent = &sent[rounds % 100..];
+            client.write_all(sent).map_err(write)?;
+            served.read_exact(&mut buf).map_err(read)?;
+            served.write_all(&buf).map_err(write)?;
+            client.read_exact(&mut buf).map_err(read)?;
+            if buf != *sent {
+                return Err(format!("round {rounds}: not what was sent"));
+            }
+        }
+        rounds += 1;
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(rounds)
 }

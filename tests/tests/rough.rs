@@ -5,32 +5,12 @@
     reason = "clippy knows a test by its attribute, not the functions beside it"
 )]
 
-use std::io::{Read as _, Write as _};
-use std::net::IpAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipvlan_tests::process::kill_hard;
-use ipvlan_tests::{Dice, MARK, Mode, Net, PATIENCE, eventually, traffic};
-
-/// Starts `ipvlan` and kills it after that long, unless it is faster.
-fn kill_after(net: &Net, line: &str, micros: u64) {
-    let words: Vec<&str> = line.split(' ').collect();
-    let child = net.host.enter(|| {
-        Command::new(net.program().path())
-            .args(words)
-            .env(MARK, net.mark())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-    });
-    let mut child = child.expect("ipvlan");
-    thread::sleep(Duration::from_micros(micros));
-    let _: std::io::Result<()> = child.kill();
-    let _: std::io::Result<_> = child.wait();
-}
+use ipvlan_tests::{Dice, Mode, Net, PATIENCE, eventually, traffic};
 
 /// What `bpftool` would be asked: every host end has its device, and every port its parent.
 fn assert_consistent(net: &Net, round: u32) {
@@ -60,41 +40,6 @@ fn assert_consistent(net: &Net, round: u32) {
     );
 }
 
-/// Two devices that talk all the time: bytes go round between ns0 and ns1, and ns0 and the LAN.
-fn chatter(net: &Net, stop: &AtomicBool) -> Result<u64, String> {
-    let peers = [
-        (&net.dev(1).ns, IpAddr::V4(net.dev(1).v4)),
-        (&net.lan, IpAddr::from([10, 1, 0, 254])),
-    ];
-    let mut pairs = Vec::new();
-    for (server, address) in peers {
-        let listener = traffic::listen(server, address);
-        let client = traffic::connect(&net.dev(0).ns, address)?;
-        let (served, _) = listener.accept().map_err(|error| error.to_string())?;
-        for stream in [&client, &served] {
-            stream
-                .set_read_timeout(Some(PATIENCE))
-                .map_err(|error| error.to_string())?;
-        }
-        pairs.push((client, served));
-    }
-    let mut rounds = 0;
-    let mut buf = [0; 1000];
-    while !stop.load(Ordering::Relaxed) {
-        for (client, served) in &mut pairs {
-            let write = |error| format!("write: {error}");
-            let read = |error| format!("read: {error}");
-            client.write_all(&[7; 1000]).map_err(write)?;
-            served.read_exact(&mut buf).map_err(read)?;
-            served.write_all(&buf).map_err(write)?;
-            client.read_exact(&mut buf).map_err(read)?;
-        }
-        rounds += 1;
-        thread::sleep(Duration::from_millis(2));
-    }
-    Ok(rounds)
-}
-
 #[test]
 fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
     let mut dice = Dice::new();
@@ -107,7 +52,7 @@ fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
     let stop = AtomicBool::new(false);
     let end = Instant::now() + Duration::from_secs(100);
     let talked = thread::scope(|scope| {
-        let talk = scope.spawn(|| chatter(&net, &stop));
+        let talk = scope.spawn(|| traffic::chatter(&net, &stop));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut kills = 0;
             while kills < 100 && Instant::now() < end {
@@ -119,12 +64,12 @@ fn a_hundred_kills_leave_a_clean_state_and_living_connections() {
                             "link add link eth0 name {name} netns {} type ipvlan mode l2",
                             place.name()
                         );
-                        kill_after(&net, &line, dice.roll(30_000));
+                        net.kill_after(&line, dice.roll(30_000));
                         kills += 1;
                     }
                     2 => {
                         let line = format!("-n {} link del {name}", place.name());
-                        kill_after(&net, &line, dice.roll(8_000));
+                        net.kill_after(&line, dice.roll(8_000));
                         kills += 1;
                     }
                     3 => {
@@ -377,7 +322,7 @@ fn what_was_half_made_goes_when_its_namespace_is_dead() {
     for _ in 0..100 {
         let mut net = Net::new(Mode::L2).build();
         let line = "--no-agent link add link eth0 name ipvl0 type ipvlan mode l2";
-        kill_after(&net, line, 1_000 + dice.roll(15_000));
+        net.kill_after(line, 1_000 + dice.roll(15_000));
         let state = net.state();
         let half_made = std::fs::read_dir(&state).into_iter().flatten().flatten();
         if !half_made
@@ -426,7 +371,7 @@ fn what_a_killed_call_began_to_give_or_to_take_the_next_one_brings_to_an_end() {
     for round in 0..60 {
         let verb = dice.pick(&["add", "del"]);
         let line = format!("addr {verb} 10.9.0.0/24 dev ipvl0");
-        kill_after(&net, &line, dice.roll(20_000));
+        net.kill_after(&line, dice.roll(20_000));
         let left = by_hand(&net, "10.9.0.0/24");
         halves += u32::from(left != [left[0]; 3]);
         // About something else.
