@@ -3,8 +3,9 @@
 //! Everything here is read by two programs that were compiled at different times: the eBPF object
 //! that a port keeps running, and whichever `ipvlan` binary is called next. So every type has a
 //! fixed layout (asserted below), every number is written down, and [`ABI_VERSION`] rises with any
-//! change of either. The version is stored in [`PortEntry::abi`]; a binary that finds another one
-//! refuses to touch the port.
+//! change of either. The version is stored in [`PortEntry::abi`], which is the beginning of that entry
+//! in every version. A binary that finds an older one takes the port over (`takeover` in
+//! `ipvlan-datapath-bpf`), and one that finds a newer one refuses to touch it.
 //!
 //! ```text
 //! map        key                 value        written by       read by
@@ -42,8 +43,14 @@ pub use port::{
 };
 pub use port::{PORT_ROUTED, PORT_SET_TYPE, PortEntry, ROUTED_MARK};
 
-/// Rises with every change of a map's layout or meaning.
+/// The number that orders versions. It means the layout and meaning of the maps and the behaviour of
+/// the programs: every release whose eBPF object differs from the last one's raises it, or what is
+/// fixed in a program would not reach the devices that run already.
 pub const ABI_VERSION: u32 = 3;
+
+/// Beside the version in [`PortEntry::abi`]: maps and programs are of that version, but not yet at
+/// all interfaces is it these programs that run. Whoever changes the port next finishes this first.
+pub const ABI_UNFINISHED: u32 = 1 << 31;
 
 /// Devices that one parent can have: as many as in the kernel driver (the `ida` range in
 /// `ipvlan_link_new()`).

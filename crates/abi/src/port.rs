@@ -8,7 +8,8 @@ use crate::mode::{Flag, Mode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PortEntry {
-    /// [`crate::ABI_VERSION`] of whoever made the port.
+    /// [`crate::ABI_VERSION`] of whoever made the port or took it over, perhaps with
+    /// [`crate::ABI_UNFINISHED`].
     pub abi: u32,
     /// The parent, in its own namespace.
     pub ifindex: u32,

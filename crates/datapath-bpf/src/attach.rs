@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
-use aya::programs::links::{FdLink, LinkError, LinkOrder};
+use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
-use crate::error::Error;
+use crate::error::{Error, errno_of};
 
 /// Priority of our clsact filters: behind everybody else's. The last one, and the one before it.
 const LAST: u16 = 0xfffe;
@@ -131,6 +131,59 @@ impl Hook {
                 Ok(())
             }
         }
+    }
+
+    /// Puts `program` in the place of the one that the tcx link pinned at
+    /// `pin` holds. Between two frames: none meets both of them, or neither.
+    pub(crate) fn replace_at_link(
+        program: &mut SchedClassifier,
+        spot: Spot,
+        pin: &Path,
+    ) -> Result<(), Error> {
+        let opened = |source: LinkError| Error::Link {
+            op: "open",
+            path: pin.to_owned(),
+            source: Box::new(source),
+        };
+        let link = FdLink::from(PinnedLink::from_pin(pin).map_err(opened)?);
+        let link = SchedClassifierLink::try_from(link).map_err(opened)?;
+        match program.attach_to_link(link) {
+            Ok(_) => Ok(()),
+            // Its interface is gone.
+            Err(error) if errno_of(&error) == Some(libc::ENOLINK) => Ok(()),
+            Err(source) => Err(Error::Program {
+                op: "attach",
+                program: format!("{} by {}", spot.program, pin.display()),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// The same with clsact: in the place of our filter at `interface`, if there is one.
+    pub(crate) fn replace_filter(
+        program: &mut SchedClassifier,
+        spot: Spot,
+        interface: &str,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Program {
+            op: "attach",
+            program: format!("{} to {interface}", spot.program),
+            source: Box::new(source),
+        };
+        let link =
+            SchedClassifierLink::attached(interface, spot.direction, spot.priority, HANDLE, None)
+                .map_err(|error| failed(error.into()))?;
+        let id = match program.attach_to_link(link) {
+            Ok(id) => id,
+            // No filter (ENOENT), no qdisc (EINVAL): it was given up half-way.
+            Err(error) if matches!(errno_of(&error), Some(libc::ENOENT | libc::EINVAL)) => {
+                return Ok(());
+            }
+            Err(source) => return Err(failed(source)),
+        };
+        // Dropped, the link would detach the filter.
+        std::mem::forget(program.take_link(id).map_err(failed)?);
+        Ok(())
     }
 
     /// Takes our clsact filter at this spot off `interface`; a tcx link goes with its pin.

@@ -10,6 +10,8 @@ use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use aya::programs::tc::TcError;
 
+use crate::takeover::OLDEST;
+
 /// Operation, object, and what the kernel answered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,12 +82,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The pins were made by an ipvlan with other layouts.
-    #[error(
-        "{} was made by another version of ipvlan (layout {found}, this one knows {known}): \
-         delete its devices with that version first",
-        .path.display()
-    )]
+    /// The pins were made by another version of ipvlan, which this one cannot take over, or has not.
+    #[error("{} was made by {}", .path.display(), another_version(*found, *known))]
     Abi {
         /// The port's directory.
         path: PathBuf,
@@ -110,15 +108,45 @@ pub enum Error {
 impl Error {
     /// The kernel's error number, where there is one at the end of the chain.
     pub fn errno(&self) -> Option<i32> {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = source {
-            if let Some(io) = error.downcast_ref::<io::Error>() {
-                return io.raw_os_error();
-            }
-            source = error.source();
-        }
-        None
+        errno_of(self)
     }
+
+    /// Whether it is that a port was made by a version that this one cannot take over.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Abi { found, known, .. } if !(OLDEST..=*known).contains(found))
+    }
+
+    /// Whether it is that a port was made by an older version, and not yet taken over.
+    pub fn is_older(&self) -> bool {
+        matches!(self, Self::Abi { found, known, .. } if (OLDEST..=*known).contains(found))
+    }
+}
+
+/// The kernel's error number, where there is one at the end of the chain.
+pub(crate) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Which one, and what to do about it.
+fn another_version(found: u32, known: u32) -> String {
+    let this = format!("this is {}, layout {known}", env!("CARGO_PKG_VERSION"));
+    if found > known {
+        return format!(
+            "a newer version of ipvlan (layout {found}; {this}): use that one, or delete its devices \
+             with that one first"
+        );
+    }
+    format!(
+        "an older version of ipvlan (layout {found}; {this}, which takes over what is as new as layout \
+         {OLDEST}): delete its devices with that one first"
+    )
 }
 
 /// The end of a chain of errors is what the kernel said; what is above it repeats our own words.

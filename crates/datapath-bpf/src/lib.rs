@@ -16,6 +16,8 @@
 //!
 //! Below Linux 6.6 there is no tcx. The programs are then filters of a clsact qdisc, which need no
 //! pin: they stay until the interface goes or they are removed.
+//!
+//! What an older version has pinned is taken over while it runs ([`Port::renew`]).
 #![deny(unsafe_code)]
 
 mod attach;
@@ -26,11 +28,13 @@ mod pod;
 mod port;
 #[expect(unsafe_code, reason = "bpf(2) commands that aya does not offer")]
 mod sys;
+mod takeover;
 
 pub use attach::Hook;
 pub use error::Error;
 pub use learnt::{Claims, Moment};
 pub use port::{Capacity, Port};
+pub use takeover::Age;
 
 /// The compiled programs (package `ipvlan-bpf`), as `cargo xtask bpf` built them.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/ipvlan.bpf.o");

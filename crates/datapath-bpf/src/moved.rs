@@ -21,7 +21,7 @@ use crate::sys::tcx_link_ifindex;
 
 /// What the pin of a host end's link begins with while links change their numbers: the old number of
 /// one may be the new number of another.
-const MOVING: &str = "moving_";
+pub(crate) const MOVING: &str = "moving_";
 
 impl Port {
     /// The index that the parent has now, wherever it lives; 0 when it is gone. `None` with clsact,
@@ -43,12 +43,17 @@ impl Port {
     /// parent has. Only with tcx; there is no other answer to which of two interfaces with one
     /// index, in two namespaces, is the parent.
     pub fn is_parent(&self, interface: &str) -> Result<bool, Error> {
+        Self::is_parent_in(self.dir(), interface)
+    }
+
+    /// The same of a port that was not opened: another version's, perhaps.
+    pub fn is_parent_in(dir: &Path, interface: &str) -> Result<bool, Error> {
         let failed = |source| Error::Program {
             op: "find",
             program: format!("{} at {interface}", PARENT_INGRESS.program),
             source: Box::new(source),
         };
-        let own = ProgramInfo::from_pin(self.dir().join(PARENT_INGRESS.program)).map_err(failed)?;
+        let own = ProgramInfo::from_pin(dir.join(PARENT_INGRESS.program)).map_err(failed)?;
         let (_, programs) =
             SchedClassifier::query_tcx(interface, TcAttachType::Ingress).map_err(failed)?;
         Ok(programs.iter().any(|program| program.id() == own.id()))
@@ -225,7 +230,7 @@ impl Port {
     }
 }
 
-fn pins(dir: &Path) -> Result<Vec<String>, Error> {
+pub(crate) fn pins(dir: &Path) -> Result<Vec<String>, Error> {
     let list = fs::read_dir(dir).map_err(|source| Error::File {
         op: "list",
         path: dir.to_owned(),

@@ -24,5 +24,7 @@ pod!(
     ipvlan_abi::DropKey,
     ipvlan_abi::GrantKey,
     ipvlan_abi::ClaimKey,
-    ipvlan_abi::GuestEntry
+    ipvlan_abi::GuestEntry,
+    crate::takeover::PortEntry2,
+    crate::takeover::GrantKey2
 );

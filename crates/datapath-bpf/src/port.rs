@@ -20,6 +20,7 @@ use crate::OBJECT;
 use crate::attach::{Hook, Spot};
 use crate::error::Error;
 use crate::pod::Raw;
+use crate::takeover::Age;
 
 pub(crate) const PARENT_INGRESS: Spot = Spot::ingress("parent_ingress");
 pub(crate) const DEVICE_EGRESS: Spot = Spot::ingress("device_egress");
@@ -93,20 +94,31 @@ impl Port {
         mut entry: PortEntry,
         capacity: Capacity,
     ) -> Result<Self, Error> {
+        Self::load(dir, capacity)?;
+        if let Ok(version) = KernelVersion::current()
+            && version < KernelVersion::new(6, 15, 0)
+        {
+            entry.bits |= PORT_SET_TYPE;
+        }
+        entry.abi = ABI_VERSION;
+        let mut port = Self::open_any(dir)?;
+        port.set_entry(entry)?;
+        port.attach(PARENT_INGRESS, interface, PARENT_LINK)?;
+        Ok(port)
+    }
+
+    /// Loads the programs and pins them in `dir`, and the maps, but for those that are pinned there
+    /// already: these are used.
+    pub(crate) fn load(dir: &Path, capacity: Capacity) -> Result<(), Error> {
         let mut loader = EbpfLoader::new();
+        for (name, symbol) in MAPS {
+            let _: &mut EbpfLoader<'_> = loader.map_pin_path(symbol, dir.join(name));
+        }
         let mut ebpf = loader
             .map_max_entries("OWNERS4", capacity.owners)
             .map_max_entries("OWNERS6", capacity.owners)
             .load(OBJECT)
             .map_err(|source| Error::Load(source.into()))?;
-        for (name, symbol) in MAPS {
-            let map = ebpf.map(symbol).ok_or(Error::Missing(symbol))?;
-            let path = dir.join(name);
-            map.pin(&path).map_err(|source| Error::Pin {
-                path,
-                source: source.into(),
-            })?;
-        }
         for name in ATTACHED
             .map(|spot| spot.program)
             .into_iter()
@@ -126,11 +138,6 @@ impl Port {
                 source: source.into(),
             })?;
         }
-        if let Ok(version) = KernelVersion::current()
-            && version < KernelVersion::new(6, 15, 0)
-        {
-            entry.bits |= PORT_SET_TYPE;
-        }
         let mut programs: ProgramArray<&mut MapData> = ebpf
             .map_mut("PROGRAMS")
             .ok_or(Error::Missing("PROGRAMS"))?
@@ -147,37 +154,28 @@ impl Port {
                 .set(index, fd, 0)
                 .map_err(|source| map("write", "programs", source))?;
         }
-        entry.abi = ABI_VERSION;
-        let mut port = Self::open_any(dir)?;
-        port.set_entry(entry)?;
-        port.attach(PARENT_INGRESS, interface, PARENT_LINK)?;
-        Ok(port)
+        Ok(())
     }
 
     /// Opens what is pinned in `dir`.
     ///
     /// # Errors
     ///
-    /// [`Error::Abi`] when another version made it; [`Error::Map`] when it is not whole.
+    /// [`Error::Abi`] when another version made it; [`Error::File`] or [`Error::Map`] when it is not
+    /// whole.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        // Alone, since another version has other maps beside it.
-        let port: Array<MapData, Raw<PortEntry>> = open_map(dir, "port", Map::Array)?;
-        let found = port
-            .get(&0, 0)
-            .map_err(|source| map("read", "port", source))?
-            .0
-            .abi;
-        if found != ABI_VERSION {
-            return Err(Error::Abi {
+        match Self::age(dir)? {
+            Age::Current | Age::Unfinished => Self::open_any(dir),
+            Age::Older(found) | Age::Foreign(found) => Err(Error::Abi {
                 path: dir.to_owned(),
                 found,
                 known: ABI_VERSION,
-            });
+            }),
         }
-        Self::open_any(dir)
     }
 
-    fn open_any(dir: &Path) -> Result<Self, Error> {
+    /// The same where it is known to be of this version.
+    pub(crate) fn open_any(dir: &Path) -> Result<Self, Error> {
         Ok(Self {
             dir: dir.to_owned(),
             port: open_map(dir, "port", Map::Array)?,
@@ -452,7 +450,7 @@ impl Port {
 }
 
 /// Pins, and what the maps are called in the object.
-const MAPS: [(&str, &str); 13] = [
+pub(crate) const MAPS: [(&str, &str); 13] = [
     ("port", "PORT"),
     ("owners4", "OWNERS4"),
     ("owners6", "OWNERS6"),
@@ -528,7 +526,7 @@ pub(crate) const DEVICE_LINKS: [&str; 3] = [DEVICE_LINK, GUEST_EGRESS_LINK, GUES
 
 /// What belongs to a host end, in the order in which it is attached, and its pin. What names a guest
 /// goes first: before it nothing is let through.
-const SPOTS: [(Spot, &str); 3] = [
+pub(crate) const SPOTS: [(Spot, &str); 3] = [
     (GUEST_INGRESS, GUEST_INGRESS_LINK),
     (GUEST_EGRESS, GUEST_EGRESS_LINK),
     (DEVICE_EGRESS, DEVICE_LINK),
@@ -561,7 +559,7 @@ where
 }
 
 /// The links first: without their programs nothing reads the maps any more.
-fn remove_pins(dir: &Path) -> Result<(), Error> {
+pub(crate) fn remove_pins(dir: &Path) -> Result<(), Error> {
     remove_file(&dir.join(PARENT_LINK))?;
     let list = match fs::read_dir(dir) {
         Ok(list) => list,
@@ -603,7 +601,7 @@ pub(crate) fn map(op: &'static str, map: &'static str, source: MapError) -> Erro
     }
 }
 
-fn of_program(op: &'static str, program: &str, source: ProgramError) -> Error {
+pub(crate) fn of_program(op: &'static str, program: &str, source: ProgramError) -> Error {
     Error::Program {
         op,
         program: program.to_owned(),
@@ -611,7 +609,7 @@ fn of_program(op: &'static str, program: &str, source: ProgramError) -> Error {
     }
 }
 
-fn file(op: &'static str, path: &Path, source: std::io::Error) -> Error {
+pub(crate) fn file(op: &'static str, path: &Path, source: std::io::Error) -> Error {
     Error::File {
         op,
         path: path.to_owned(),
