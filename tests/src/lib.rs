@@ -30,6 +30,7 @@ pub mod guest;
 pub mod load;
 pub mod machine;
 pub mod ns;
+pub mod older;
 pub mod packet;
 pub mod places;
 pub mod process;

@@ -53,6 +53,7 @@ use crate::quick::look_at;
 use crate::reconcile::{LOST, reconcile_from};
 use crate::routing;
 use crate::store::Store;
+use crate::takeover::{Ended, take_over_alone};
 
 /// After a failure, how long until the next try when no event comes before; doubled each time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -89,6 +90,8 @@ pub fn run(options: Options) -> Result<(), Error> {
     let store = Store::current()?;
     let home = NetNs::current()?;
     let cookie = home.cookie()?;
+    // Before: who runs the devices of an older version is in the way.
+    let _: Ended = take_over_alone(&store)?;
     let lock = store.become_agent()?.ok_or(Error::AgentRuns)?;
     if !options.foreground {
         // Fails for the leader of a process group, who was not started by us, and needs no session.
@@ -123,6 +126,9 @@ pub fn run(options: Options) -> Result<(), Error> {
     };
     agent.parents = agent.nl.assign_nsid(home.as_fd())?;
     let first = agent.look(&home);
+    if let Look::Outdated(error) = first {
+        return Err(error);
+    }
     // Nothing of ours keeps the namespace alive from here on.
     drop(home);
     if !options.foreground {
@@ -215,6 +221,8 @@ enum Look {
     Again,
     /// Something is not yet to be told.
     Soon,
+    /// All devices are a newer version's, and so is the agent to be.
+    Outdated(Error),
 }
 
 impl Agent {
@@ -229,6 +237,7 @@ impl Agent {
                 Look::Done => None,
                 Look::Again => Some(self.back_off()),
                 Look::Soon => Some(SOON),
+                Look::Outdated(error) => return Err(error),
                 Look::Idle if options.foreground => None,
                 Look::Idle => match self.try_to_end(lock)? {
                     None => return Ok(()),
@@ -430,6 +439,7 @@ impl Agent {
 
     fn whole_look(&mut self, home: &NetNs) -> Look {
         match self.give_ids().and_then(|()| self.reconcile(home)) {
+            Ok((look @ Look::Outdated(_), _)) => look,
             Ok((look, Away::None)) => {
                 self.complaint = None;
                 self.retry = RETRY;
@@ -477,10 +487,11 @@ impl Agent {
                 return Ok((Look::Idle, Away::None));
             };
             let away = reconcile_from(&mut Netlink::open()?, &locked, memory, heard)?;
-            let look = if memory.world.ports.is_empty() {
-                Look::Idle
-            } else {
-                Look::Done
+            let look = match memory.world.ports.is_empty() {
+                true => store
+                    .refuse_foreign()
+                    .map_or_else(Look::Outdated, |()| Look::Idle),
+                false => Look::Done,
             };
             Ok((look, away))
         })?;

@@ -12,6 +12,7 @@ use crate::reconcile::{reconcile, reconcile_if_any};
 use crate::routing::remark;
 use crate::show::{Origin, show};
 use crate::store::Store;
+use crate::takeover::take_over;
 
 /// What a device is, by the driver's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,6 +197,7 @@ pub fn change(name: &str, kind: Kind, change: Change) -> Result<(), Error> {
 fn change_here(nl: &mut Netlink, parent: u32, change: Change) -> Result<(), Error> {
     let store = Store::current()?;
     let gone = || Error::NoDevice(format!("if{parent}"));
+    take_over(&store)?;
     let locked = store.lock_existing()?.ok_or_else(gone)?;
     let done = store
         .port(parent)

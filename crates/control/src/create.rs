@@ -35,6 +35,7 @@ use crate::reconcile::{reconcile, sweep_dead_namespaces};
 use crate::routing::remark;
 use crate::show::{Origin, alias};
 use crate::store::{Locked, Store};
+use crate::takeover::take_over;
 
 /// The host end takes frames of any length that the device may send: the device's own MTU, which
 /// can be changed at any time, is the limit.
@@ -95,6 +96,7 @@ pub fn create(create: &Create) -> Result<(), Error> {
 
 /// The same, where the parent is.
 fn create_here(create: &Create) -> Result<(), Error> {
+    take_over(&Store::current()?)?;
     let made = create_device(create);
     if !create.agent {
         return made;

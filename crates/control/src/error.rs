@@ -129,6 +129,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is that another version of ipvlan, newer or much older, has made what was to be used.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self, Self::Datapath(error) if error.is_foreign())
+    }
+
+    /// The same of an older one, from which it is to be taken over.
+    pub(crate) fn is_older(&self) -> bool {
+        matches!(self, Self::Datapath(error) if error.is_older())
+    }
+
     /// The error number that iproute2 would have had from the kernel, where there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {

@@ -46,6 +46,7 @@ use crate::plan::words;
 use crate::reconcile::reconcile;
 use crate::show::show;
 use crate::store::{Locked, Store};
+use crate::takeover::take_over;
 
 /// The next routers behind a parent.
 pub(crate) fn gateways(nl: &mut Netlink, parent: u32) -> Result<BTreeSet<IpAddr>, Error> {
@@ -160,6 +161,7 @@ fn change_here(
 ) -> Result<(), Error> {
     let store = Store::current()?;
     let gone = || Error::NoDevice(name.to_owned());
+    take_over(&store)?;
     let locked = store.lock_existing()?.ok_or_else(gone)?;
     let mut here = Here {
         nl,

@@ -49,7 +49,8 @@ use crate::observe::{World, host_name, parse_host_name};
 use crate::reconcile::reconcile_arrivals;
 use crate::routing;
 use crate::show::alias;
-use crate::store::{Locked, Store, Travelling};
+use crate::store::{Locked, Store, Travelling, is_foreign};
+use crate::takeover;
 
 /// What the agent has heard, and what it has tried.
 #[derive(Debug, Default)]
@@ -189,15 +190,26 @@ pub(crate) fn follow(nl: &mut Netlink, locked: &Locked, who: &mut Who<'_>) -> Re
     let mut failed = None;
     let heard = who.heard.as_mut();
     if heard.is_none_or(|heard| mem::take(&mut heard.arrivals)) {
-        let _: bool = claim(nl, locked)?;
+        match claim(nl, locked) {
+            Ok(_) => {}
+            Err(error) if error.is_foreign() => log::debug!("{error}"),
+            Err(error) => return Err(error),
+        }
     }
-    for which in store.travelling() {
+    let travelling = || {
+        let all = store.travelling().into_iter();
+        all.filter(|which| !is_foreign(&store.traveller_dir(*which)))
+    };
+    for which in travelling() {
         if let Travelling::From(source, _) = which {
             failed = fetch(locked, which, source).err().or(failed);
         }
     }
     // First of all this: whoever plans must not see it.
     for parent in store.ports() {
+        if is_foreign(&store.port_dir(parent)) {
+            continue;
+        }
         let mut port = store.port(parent)?;
         let entry = port.entry()?;
         let gone = match place(nl, &port, &entry)? {
@@ -217,7 +229,7 @@ pub(crate) fn follow(nl: &mut Netlink, locked: &Locked, who: &mut Who<'_>) -> Re
         }
     }
     let (mut away, mut missing) = (Away::None, Vec::new());
-    for which in store.travelling() {
+    for which in travelling() {
         match follow_one(nl, locked, which, who, &mut missing) {
             Ok(found) => away = away.max(found),
             // One must not keep the others from going.
@@ -283,11 +295,15 @@ fn follow_one(
     Ok(Away::None)
 }
 
-/// Takes over the ports whose parent has come here from a namespace in which nobody has seen yet
+/// Fetches the ports whose parent has come here from a namespace in which nobody has seen yet
 /// that it went. Returns whether there was one.
+///
+/// # Errors
+///
+/// One that [`Error::is_foreign`] when such a port is of a newer version; the others were fetched.
 pub(crate) fn claim(nl: &mut Netlink, locked: &Locked) -> Result<bool, Error> {
     let here = locked.store().cookie();
-    let mut found = false;
+    let (mut found, mut foreign) = (false, None);
     for store in Store::all() {
         if store.cookie() == here {
             continue;
@@ -301,19 +317,27 @@ pub(crate) fn claim(nl: &mut Netlink, locked: &Locked) -> Result<bool, Error> {
                 Err(away) => store.traveller_dir(away),
             };
             // What goes away while it is looked at is somebody else's business.
-            let is_here = |nl: &mut Netlink| -> Option<Port> {
+            let is_here = |nl: &mut Netlink| -> Option<bool> {
                 let index = Port::parent_index_in(&dir).ok()??;
                 let link = nl.link(index, None).ok()??;
-                let port = Port::open(&dir).ok()?;
-                is_parent(&port, &link).then_some(port)
+                Port::is_parent_in(&dir, &link.name).ok()
             };
-            if is_here(nl).is_none() {
+            if is_here(nl) != Some(true) {
                 continue;
             }
             let Some(theirs) = store.lock_soon()? else {
                 continue;
             };
-            if let Some(mut port) = is_here(nl) {
+            if is_here(nl) == Some(true) {
+                if let Err(error) = Port::open(&dir)
+                    && error.is_foreign()
+                {
+                    foreign = Some(error);
+                    continue;
+                }
+                // Nobody but its own agent, of the older version, was concerned with it.
+                takeover::bring_up(&theirs, &dir)?;
+                let mut port = Port::open(&dir)?;
                 if let Some(ns) = NetNs::by_cookie(store.cookie()) {
                     let entry = port.entry()?;
                     ns.enter(|| forget_routes(&mut Netlink::open()?, &entry))??;
@@ -329,7 +353,7 @@ pub(crate) fn claim(nl: &mut Netlink, locked: &Locked) -> Result<bool, Error> {
             theirs.release();
         }
     }
-    Ok(found)
+    foreign.map_or(Ok(found), |error| Err(error.into()))
 }
 
 /// The rules and routes for the devices in the namespace that the parent has left (l3s). Its own

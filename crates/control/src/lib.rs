@@ -40,6 +40,7 @@ mod reconcile;
 mod routing;
 mod show;
 mod store;
+mod takeover;
 
 pub use api::{Change, Create, Kind, Place, Shown, ShownPort};
 pub use api::{change, delete, learn};

@@ -12,12 +12,12 @@ use crate::error::Error;
 use crate::grant::gateways;
 use crate::learn::{self, Learnt};
 use crate::routing::{Host, Routing, behind, concerns};
-use crate::store::Store;
+use crate::store::{Store, is_foreign};
 
 /// All that a plan is made from. The namespace is that of the parents.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
-    /// Its ports, by the parent's ifindex.
+    /// Its ports, by the parent's ifindex, but for those of versions that cannot be taken over.
     pub(crate) ports: BTreeMap<u32, PortView>,
     /// Host ends that no port knows, by ifindex: whoever made them did not get far.
     pub(crate) strays: BTreeSet<u32>,
@@ -188,6 +188,9 @@ pub(crate) fn observe(nl: &mut Netlink, store: &Store, memory: &Memory) -> Resul
         ..World::default()
     };
     for parent in store.ports() {
+        if is_foreign(&store.port_dir(parent)) {
+            continue;
+        }
         let port = store.port(parent)?;
         let _: Option<PortView> = world
             .ports

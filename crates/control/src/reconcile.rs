@@ -11,6 +11,7 @@ use crate::handover::{Away, Heard, Who, follow, has_lost_a_parent};
 use crate::observe::{Memory, observe};
 use crate::plan::{Step, plan};
 use crate::store::{Locked, Store};
+use crate::takeover;
 
 /// Rounds that one call makes at most. A plan changes what the next look sees (a link that is
 /// deleted leaves its entry to be forgotten), so it takes two or three until nothing differs.
@@ -68,6 +69,8 @@ fn rounds(
     mut who: Who<'_>,
 ) -> Result<Away, Error> {
     locked.remove_abandoned()?;
+    // What has come from another namespace, where an older version still is.
+    takeover::on_arrival(locked, who.heard.is_some())?;
     let mut away = follow(nl, locked, &mut who)?;
     for _ in 0..ROUNDS {
         memory.world = observe(nl, locked.store(), memory)?;
@@ -121,7 +124,9 @@ fn changes_a_device(step: &Step) -> bool {
 
 /// The same, where there may be nothing to look at.
 pub(crate) fn reconcile_if_any(nl: &mut Netlink) -> Result<(), Error> {
-    if let Some(locked) = Store::current()?.lock_existing()? {
+    let store = Store::current()?;
+    takeover::take_over(&store)?;
+    if let Some(locked) = store.lock_existing()? {
         reconcile(nl, &locked)?;
         locked.release();
     }

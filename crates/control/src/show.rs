@@ -1,4 +1,5 @@
-//! What there is, for a user to look at. Changes nothing.
+//! What there is, for a user to look at. Changes nothing but that it takes over what an older version
+//! made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use crate::learn::learns;
 use crate::observe::{DevView, Memory, PortView, is_host_end, observe};
 use crate::plan::around;
 use crate::store::Store;
+use crate::takeover::{take_over, take_over_from_anywhere};
 
 /// What the alias of a host end says: in which namespace its parent is, for those who see it from
 /// another one, and for a person who wonders what it is.
@@ -35,6 +37,17 @@ pub(crate) fn parse_alias(alias: &str) -> Option<(u32, u64)> {
         .trim_start()
         .split_once(" in netns ")?;
     Some((parent.parse().ok()?, u64::from_str_radix(cookie, 16).ok()?))
+}
+
+/// Opens a port of any namespace, and takes it over first where an older version made it.
+fn open_port(store: &Store, parent: u32) -> Result<Port, Error> {
+    match store.port(parent) {
+        Err(error) if error.is_older() => {
+            take_over_from_anywhere(store)?;
+            store.port(parent)
+        }
+        other => other,
+    }
 }
 
 /// Where a device of this namespace comes from.
@@ -70,8 +83,10 @@ impl Origin {
         else {
             return Ok(None);
         };
-        let Ok(port) = Store::of(cookie).port(parent) else {
-            return Ok(None);
+        let port = match open_port(&Store::of(cookie), parent) {
+            Ok(port) => port,
+            Err(error) if error.is_foreign() || error.is_older() => return Err(error),
+            Err(_) => return Ok(None),
         };
         if !port.devs()?.contains_key(&host_index) {
             return Ok(None);
@@ -91,7 +106,7 @@ impl Origin {
         let store = Store::current()?;
         for parent in store.ports() {
             // One that goes at this moment is not it.
-            let Ok(port) = store.port(parent) else {
+            let Ok(port) = open_port(&store, parent) else {
                 continue;
             };
             let dev = port.devs()?.get(&link.index).copied();
@@ -183,10 +198,12 @@ impl Names {
 /// The devices of the parents of this namespace, wherever they live.
 fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
     let store = Store::current()?;
+    take_over(&store)?;
     // Ports come and go, and one that goes is not whole.
     let Some(_locked) = store.lock_existing()? else {
         return Ok(Vec::new());
     };
+    store.refuse_foreign()?;
     let world = observe(nl, &store, &Memory::default())?;
     let mut all = Vec::new();
     for (parent, view) in &world.ports {
@@ -228,9 +245,11 @@ fn children(nl: &mut Netlink, names: &Names) -> Result<Vec<Shown>, Error> {
 /// See [`Error`].
 pub fn show_ports() -> Result<Vec<ShownPort>, Error> {
     let store = Store::current()?;
+    take_over(&store)?;
     let Some(_locked) = store.lock_existing()? else {
         return Ok(Vec::new());
     };
+    store.refuse_foreign()?;
     let mut nl = Netlink::open()?;
     let mut all = Vec::new();
     for index in store.ports() {

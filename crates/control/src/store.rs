@@ -3,7 +3,8 @@
 //! ```text
 //! BPFFS/ipvlan/COOKIE/              one network namespace that has parents; its lock
 //!                     IFINDEX/      one port (ipvlan_datapath_bpf::Port)
-//!                     new-PID/      a port that is being made; renamed when it is whole
+//!                     new-PID/      a port that is being made; renamed when it is whole. Or an older
+//!                                   version's that was taken over
 //!                     away-NUMBER/  a port whose parent is in another namespace, or was (handover)
 //!                     from-COOKIE-NUMBER/  a port whose parent has come here from that namespace,
 //!                                   and whose host ends follow it at this moment (handover)
@@ -23,7 +24,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipvlan_datapath_bpf::Port;
+use ipvlan_datapath_bpf::{Age, Port};
 use ipvlan_netlink::netns::current_cookie;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -279,6 +280,25 @@ impl Store {
             .collect()
     }
 
+    /// Every port, with where it is and whether that is where its parent is.
+    pub(crate) fn dirs(&self) -> Vec<(PathBuf, bool)> {
+        let settled = self.ports().into_iter();
+        let settled = settled.map(|parent| (self.port_dir(parent), true));
+        let travelling = self.travelling().into_iter();
+        let travelling = travelling.map(|which| (self.traveller_dir(which), false));
+        settled.chain(travelling).collect()
+    }
+
+    /// # Errors
+    ///
+    /// That of opening a port of a version that cannot be taken over, if there is one.
+    pub(crate) fn refuse_foreign(&self) -> Result<(), Error> {
+        match self.dirs().iter().find(|(dir, _)| is_foreign(dir)) {
+            None => Ok(()),
+            Some((dir, _)) => Port::open(dir).map(drop).map_err(Error::from),
+        }
+    }
+
     /// Opens one of [`Self::travelling`].
     pub(crate) fn traveller(&self, which: Travelling) -> Result<Port, Error> {
         Ok(Port::open(&self.traveller_dir(which))?)
@@ -301,7 +321,7 @@ impl Store {
 
     /// Becomes the agent of this namespace; `None` when there is one.
     pub(crate) fn become_agent(&self) -> Result<Option<Flock<File>>, Error> {
-        let dir = self.dir.join(AGENT);
+        let dir = self.agent_dir();
         let mut tries = 0;
         loop {
             create_dir(&dir)?;
@@ -325,9 +345,14 @@ impl Store {
         }
     }
 
+    /// What an agent of this namespace has locked.
+    pub(crate) fn agent_dir(&self) -> PathBuf {
+        self.dir.join(AGENT)
+    }
+
     /// Whether an agent runs for this namespace.
     pub(crate) fn has_agent(&self) -> bool {
-        let Ok(Some(handle)) = open(&self.dir.join(AGENT)) else {
+        let Ok(Some(handle)) = open(&self.agent_dir()) else {
             return false;
         };
         matches!(
@@ -462,6 +487,11 @@ fn create_dir(dir: &Path) -> Result<(), Error> {
             Err(source) => return Err(io_error("create", dir, source)),
         }
     }
+}
+
+/// Whether the port in `dir` is of a version that cannot be taken over: nobody's business here.
+pub(crate) fn is_foreign(dir: &Path) -> bool {
+    matches!(Port::age(dir), Ok(Age::Foreign(_)))
 }
 
 fn open(dir: &Path) -> Result<Option<File>, Error> {

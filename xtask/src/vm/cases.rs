@@ -44,6 +44,10 @@ pub(super) const NOT_COMPARED: &[(&str, &str)] = &[
         "rough",
         "calls, agents and machines of ours that are killed halfway",
     ),
+    (
+        "upgrade",
+        "what another version of our program has left running",
+    ),
 ];
 
 /// What is to be run.
