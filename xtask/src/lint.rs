@@ -5,19 +5,20 @@ use std::process::Command;
 use crate::run::{Result, fail, note, read_quiet, run, step};
 use crate::toolchain::{TARGET, Toolchain};
 use crate::workspace::{self, Graph};
-use crate::{bpf, deps, rows};
+use crate::{bpf, deps, layout, rows};
 
 type Check = fn() -> Result;
 
 /// `cargo xtask lint`. Goes through all of it and names what failed at the end.
 pub(crate) fn lint() -> Result {
-    let checks: [(&str, Check); 7] = [
+    let checks: [(&str, Check); 8] = [
         ("format", format),
         ("clippy", clippy),
         ("documentation", documentation),
         ("crate arrows", deps::deps),
         ("differences from the driver", rows::rows),
         ("eBPF crates", ebpf),
+        ("version of the layout", layout::layout),
         ("licences", licences),
     ];
     let mut failed = Vec::new();

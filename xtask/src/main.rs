@@ -12,6 +12,7 @@ mod ci;
 mod demo;
 mod deps;
 mod fuzz;
+mod layout;
 mod lint;
 mod rows;
 mod run;
