@@ -86,21 +86,26 @@ pub(crate) const fn is_old(said: Moment, now: Moment) -> bool {
 /// The ears of an agent: one for each parent that has taps. Learning is switched on without a word to
 /// the agent.
 #[derive(Default)]
-pub(crate) struct Ears(BTreeMap<u32, Claims>);
+pub(crate) struct Ears(BTreeMap<u32, (u64, Claims)>);
 
 impl Ears {
     /// Listens to those ports, and no others.
     pub(crate) fn attend(&mut self, store: &Store, world: &World) {
         let has_taps = |view: &PortView| view.devs.values().any(DevView::is_tap);
-        self.0
-            .retain(|parent, _| world.ports.get(parent).is_some_and(has_taps));
+        self.0.retain(|parent, (number, _)| {
+            world.ports.get(parent).is_some_and(has_taps)
+                && store.port_number(*parent) == Some(*number)
+        });
         for (parent, view) in &world.ports {
             if !has_taps(view) || self.0.contains_key(parent) {
                 continue;
             }
+            let Some(number) = store.port_number(*parent) else {
+                continue;
+            };
             match store.port(*parent).and_then(|port| Ok(port.claims()?)) {
                 Ok(claims) => {
-                    let _: Option<Claims> = self.0.insert(*parent, claims);
+                    let _: Option<_> = self.0.insert(*parent, (number, claims));
                 }
                 // Gone just now; the next look tells.
                 Err(error) => log::debug!("{error}"),
@@ -110,13 +115,13 @@ impl Ears {
 
     /// To wait for.
     pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.values().map(|claims| claims.as_fd())
+        self.0.values().map(|(_, claims)| claims.as_fd())
     }
 
     /// All that was said since: parent, slot and address.
     pub(crate) fn hear(&mut self) -> Vec<(u32, u32, IpAddr)> {
         let mut all = Vec::new();
-        for (parent, claims) in &mut self.0 {
+        for (parent, (_, claims)) in &mut self.0 {
             while let Some((slot, address)) = claims.read() {
                 all.push((*parent, slot, address));
             }

@@ -314,6 +314,11 @@ impl Store {
         self.dir.join(parent.to_string())
     }
 
+    /// What tells the port of a parent from another one that takes its place; `None`: there is none.
+    pub(crate) fn port_number(&self, parent: u32) -> Option<u64> {
+        Some(fs::metadata(self.port_dir(parent)).ok()?.ino())
+    }
+
     /// Opens the port of a parent.
     pub(crate) fn port(&self, parent: u32) -> Result<Port, Error> {
         Ok(Port::open(&self.port_dir(parent))?)
