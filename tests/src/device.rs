@@ -83,14 +83,21 @@ pub struct Ipvlan {
 }
 
 impl Ipvlan {
-    /// Finds it: `$IPVLAN`, `$IPVLAN_BIN`, or beside the test's own executable, where cargo puts it.
+    /// Finds it: `$IPVLAN`, `$IPVLAN_BIN`, or where cargo puts it, beside our own executable or, if
+    /// that is a test, above it.
     pub fn find() -> Self {
         let named = ["IPVLAN", "IPVLAN_BIN"]
             .into_iter()
             .find_map(env::var_os)
             .map(PathBuf::from);
-        // target/debug/deps/howto-0123 → target/debug/ipvlan
-        let beside = || Some(env::current_exe().ok()?.parent()?.parent()?.join("ipvlan"));
+        // target/debug/ipvlan-soak, target/debug/deps/howto-0123 → target/debug/ipvlan
+        let beside = || {
+            let own = env::current_exe().ok()?;
+            let folders = own.ancestors().skip(1).take(2);
+            folders
+                .map(|folder| folder.join("ipvlan"))
+                .find(|path| path.is_file())
+        };
         match named.or_else(beside) {
             Some(path) if path.is_file() => Self { path },
             path => panic!(

@@ -15,6 +15,15 @@ impl Dice {
         Self(seed)
     }
 
+    /// From a seed that somebody else has chosen and says.
+    pub fn of(seed: u64) -> Self {
+        // Seeds are small and alike; and from 0 nothing would ever come. (splitmix64)
+        let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self((state ^ (state >> 31)).max(1))
+    }
+
     /// From 0 to `sides` - 1.
     pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;

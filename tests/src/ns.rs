@@ -151,6 +151,11 @@ impl Ns {
     /// Runs lines of `ip -batch`.
     #[track_caller]
     pub fn batch(&self, lines: &str) {
+        let _: String = self.try_batch(lines).expect();
+    }
+
+    /// The same. The first line that fails is the last one.
+    pub fn try_batch(&self, lines: &str) -> Done {
         let words = ["ip", "-batch", "-"];
         let output = self.enter(|| {
             let mut ip = command(&self.mark, &words)
@@ -165,7 +170,7 @@ impl Ns {
             drop(pipe);
             ip.wait_with_output().expect("ip")
         });
-        let _: String = Done::new(&format!("ip -batch: {lines}"), &output).expect();
+        Done::new(&format!("ip -batch: {lines}"), &output)
     }
 
     /// Starts a program in the background; its output can be had at the end.

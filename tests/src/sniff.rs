@@ -115,6 +115,34 @@ impl Sniffer {
         }
     }
 
+    /// Listens on all interfaces of `ns`, those that come later included.
+    #[track_caller]
+    pub fn everywhere(ns: &Ns) -> Self {
+        // No interface has this index: all of them.
+        let fd = ns.enter(|| packet_socket(0));
+        setsockopt(&fd, sockopt::RcvBufForce, &(8 << 20)).expect("SO_RCVBUFFORCE");
+        Self {
+            fd,
+            interface: "all interfaces".to_owned(),
+        }
+    }
+
+    /// A frame that has come already, and the interface that it came by. What is longer than `buf`
+    /// is cut off. VLAN tags are left out.
+    pub fn next_in(&self, buf: &mut [u8]) -> Option<(u32, Seen)> {
+        loop {
+            match sys::recv(self.fd.as_fd(), buf) {
+                Ok(datagram) => {
+                    let bytes = buf.get(..datagram.len.min(buf.len()))?.to_vec();
+                    let outgoing = datagram.kind == libc::PACKET_OUTGOING;
+                    return Some((datagram.interface, Seen { bytes, outgoing }));
+                }
+                Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// The next frame, if one comes before `end`.
     fn next(&self, end: Instant) -> Option<Seen> {
         let mut buf = vec![0; 1 << 17];

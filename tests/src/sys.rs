@@ -11,6 +11,8 @@ pub(crate) struct Datagram {
     pub(crate) len: usize,
     /// One of `PACKET_*`: to us, to all, from us.
     pub(crate) kind: u8,
+    /// The interface that it came by.
+    pub(crate) interface: u32,
     /// Type and control information of a VLAN tag that the kernel took out of the frame.
     pub(crate) vlan: Option<(u16, u16)>,
 }
@@ -136,6 +138,7 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<Datagram, Errno
     Ok(Datagram {
         len,
         kind: from.sll_pkttype,
+        interface: from.sll_ifindex.cast_unsigned(),
         vlan,
     })
 }
