@@ -20,7 +20,13 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// These look at everything, so nothing may lean on them.
-const OUTSIDE: &[&str] = &["ipvlan-tests", "ipvlan-bench", "ipvlan-fuzz", "xtask"];
+const OUTSIDE: &[&str] = &[
+    "ipvlan-tests",
+    "ipvlan-bench",
+    "ipvlan-fuzz",
+    "ipvlan-soak",
+    "xtask",
+];
 
 /// `cargo xtask deps`
 pub(crate) fn deps() -> Result {

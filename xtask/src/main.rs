@@ -16,6 +16,7 @@ mod layout;
 mod lint;
 mod rows;
 mod run;
+mod soak;
 mod sources;
 mod test;
 mod toolchain;
@@ -35,6 +36,8 @@ usage: cargo xtask VERB
   rows                    docs/kernel-differences.md and the tests that name its rows
   fuzz [TARGET...] [--time SECONDS]
                           coverage-guided fuzzing of frame, words, netlink, state; 600 s each
+  soak [--seed N] [--time SECONDS] [--devices N] [--stop]
+                          a rough life for many devices, checked all the time; by a seed again
   demo                    the HOWTO's worked example on this machine, in namespaces of its own
   vm KERNEL... [--jobs N] [-- FILTER...]
                           the behaviour tests on the driver and on ours, side by side;
@@ -64,6 +67,7 @@ fn verb(args: &[&str]) -> Result<ExitCode> {
         ["deps"] => deps::deps()?,
         ["rows"] => rows::rows()?,
         ["fuzz", rest @ ..] => fuzz::fuzz(&fuzz::Options::parse(rest)?)?,
+        ["soak", rest @ ..] => soak::soak(rest)?,
         ["demo", rest @ ..] => return demo::demo(rest),
         ["vm", rest @ ..] => vm::referee(&vm::Options::parse(rest)?)?,
         ["boot", rest @ ..] => return vm::boot(&vm::Boot::parse(rest)?),
