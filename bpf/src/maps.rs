@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuHashMap, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf};
 use ipvlan_abi::{
     CLAIMS_BYTES, ClaimKey, ClientEntry, DevEntry, DropKey, GrantKey, GuestEntry, MAX_DEVS,
     MAX_DROPS, MAX_GRANTS, MAX_LEARNT, MAX_OWNERS, Owner, PortEntry, SENDERS,
@@ -49,6 +49,12 @@ pub(crate) static FLOODS: Array<u64> = Array::with_max_entries(SENDERS, 0);
 // By the same bits. Two that share one and ask at the same time have to ask again.
 #[map]
 pub(crate) static CLIENTS: Array<ClientEntry> = Array::with_max_entries(SENDERS, 0);
+
+// Where a walk through a frame keeps how far it has come; see `Skb::walk`.
+pub(crate) type Scratch = [u64; 4];
+
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 // Programs of their own, because DHCP is rare and its messages are walked: the verifier would walk
 // them behind every path of a hook.

@@ -35,7 +35,7 @@ use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, Verdict, admit};
 
 use crate::maps::{
     CLAIMS, CLIENTS, DEVS, DROPS, FLOODS, GUESTS, LEARNT, MEMBERS, OWNERS4, OWNERS6, PORT,
-    PREFIXES4, PREFIXES6, PROGRAMS,
+    PREFIXES4, PREFIXES6, PROGRAMS, SCRATCH, Scratch,
 };
 
 /// What a program says for "go on as if I were not here": the next program, then the stack.
@@ -669,20 +669,35 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn walk<W: Walk>(&self, walk: &mut W) {
+        const {
+            assert!(size_of::<W>() <= size_of::<Scratch>());
+            assert!(align_of::<W>() <= align_of::<Scratch>());
+        }
+        // In a map, not on the stack: before Linux 6.7 the verifier takes it for granted that a loop
+        // makes one round, and removes what cannot be reached after one. Of what is in a map it
+        // takes nothing for granted.
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+            return;
+        };
+        let scratch: *mut W = scratch.cast();
         let mut way = Way {
             skb: *self,
-            walk: &raw mut *walk,
+            walk: scratch,
         };
-        // SAFETY: the callback has the signature that the helper calls, `way` is what it expects, and
+        // SAFETY: the entry of the map is large and aligned enough for a W, as asserted, and nobody else
+        // uses it meanwhile: it is this processor's, and programs of tc do not interrupt each other.
+        // The callback has the signature that the helper calls, `way` is what it expects, and
         // both it and what it points to outlive the call and are not borrowed meanwhile.
-        let _: i64 = unsafe {
-            bpf_loop(
+        unsafe {
+            scratch.write_volatile(*walk);
+            let _: i64 = bpf_loop(
                 W::ROUNDS,
                 one_round::<W> as *mut c_void,
                 (&raw mut way).cast(),
                 0,
-            )
-        };
+            );
+            *walk = scratch.read_volatile();
+        }
     }
 
     #[inline(always)]

@@ -156,6 +156,6 @@ mod tests {
             assert_eq!(reason as u32, number);
             assert_eq!(DropReason::from_number(number), Some(reason));
         }
-        assert_eq!(DropReason::from_number(22), None);
+        assert_eq!(DropReason::from_number(23), None);
     }
 }

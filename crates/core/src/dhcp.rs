@@ -346,6 +346,7 @@ fn walk6<F: Frame>(frame: &F) -> Result<usize, DropReason> {
 }
 
 /// How far a walk has come.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Options {
     at: usize,
@@ -405,6 +406,8 @@ impl Options {
     }
 }
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
 struct Options4(Options);
 
 impl Walk for Options4 {
@@ -432,6 +435,8 @@ impl Walk for Options4 {
 }
 
 /// Finds option 53: where its length and its value are.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
 struct Kinds(Options);
 
 impl Walk for Kinds {
@@ -462,6 +467,8 @@ impl Walk for Kinds {
     }
 }
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
 struct Options6(Options);
 
 impl Walk for Options6 {

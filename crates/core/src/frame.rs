@@ -78,7 +78,7 @@ pub trait Frame {
 }
 
 /// A walk through a frame.
-pub trait Walk {
+pub trait Walk: Copy {
     /// Rounds that it makes at most.
     const ROUNDS: u32;
 
