@@ -290,6 +290,10 @@ pub const DEV_TAP: u32 = 2;
 pub const DEV_MUTED: u32 = 4;
 /// The addresses of the guest behind it are learnt from what it says (`learning on`).
 pub const DEV_LEARN: u32 = 8;
+/// The parent has got another MAC address, and the device is not yet seen to have it.
+pub const DEV_BEHIND_MAC: u32 = 16;
+/// The same of the MTU.
+pub const DEV_BEHIND_MTU: u32 = 32;
 
 const _: () = assert!(size_of::<DevEntry>() == 8);
 

@@ -25,8 +25,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use ipvlan_abi::{
-    DEV_MUTED, DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT,
-    OWNER_PEER, Owner, PORT_ALLMULTI, PORT_LEARN, PORT_PREFIXES, PortEntry,
+    DEV_BEHIND_MAC, DEV_BEHIND_MTU, DEV_MUTED, DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_HERE,
+    OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PORT_LEARN, PORT_PREFIXES,
+    PortEntry,
 };
 use ipvlan_datapath_bpf::Moment;
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
@@ -140,7 +141,7 @@ fn plan_port(steps: &mut Vec<Step>, port: u32, view: &PortView, world: &World) {
     for dev in alive.values() {
         match dev.is_tap() {
             true => plan_tap(steps, port, view, dev),
-            false => plan_device(steps, view, dev),
+            false => plan_device(steps, port, view, dev),
         }
     }
     let hosts: Vec<&Link> = alive.values().filter_map(|dev| dev.host.as_ref()).collect();
@@ -463,7 +464,7 @@ fn all_multicast(index: u32, on: bool) -> Step {
     }
 }
 
-fn plan_device(steps: &mut Vec<Step>, view: &PortView, dev: &DevView) {
+fn plan_device(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView) {
     let (Some(parent), Some(host)) = (&view.parent, &dev.host) else {
         return;
     };
@@ -477,15 +478,35 @@ fn plan_device(steps: &mut Vec<Step>, view: &PortView, dev: &DevView) {
             },
         });
     }
+    // The device follows a change, not a difference: it may have been given an MTU of its own. That it
+    // has yet to follow is on record until it is seen to have: it may be on its way to another namespace.
+    let mut bits = dev.entry.bits;
+    let mut follow = |bit: u32, changed: bool, has: Option<bool>| {
+        match has {
+            Some(true) => bits &= !bit,
+            _ if changed => bits |= bit,
+            _ => {}
+        }
+        bits & bit != 0
+    };
+    let has = dev.link.as_ref().map(|link| link.mtu == parent.mtu);
+    let mtu = follow(DEV_BEHIND_MTU, parent.mtu != view.entry.mtu, has);
+    let has = dev.link.as_ref().map(|link| link.mac == parent.mac);
+    let changed = parent.mac.is_some_and(|mac| mac != view.entry.mac);
+    let mac = follow(DEV_BEHIND_MAC, changed, has);
+    if bits != dev.entry.bits {
+        steps.push(Step::SetDev {
+            port,
+            host: host.index,
+            entry: DevEntry { bits, ..dev.entry },
+        });
+    }
     let Some(link) = &dev.link else { return };
-    let mut change = LinkChange::default();
-    // The device follows a change, not a difference: it may have been given an MTU of its own.
-    if parent.mtu != view.entry.mtu && link.mtu != parent.mtu {
-        change.mtu = Some(parent.mtu);
-    }
-    if parent.mac != Some(view.entry.mac) && link.mac != parent.mac {
-        change.mac = parent.mac;
-    }
+    let mut change = LinkChange {
+        mtu: mtu.then_some(parent.mtu),
+        mac: parent.mac.filter(|_| mac),
+        ..LinkChange::default()
+    };
     let noarp = view.entry.mode().is_l3();
     if (link.flags & IFF_NOARP != 0) != noarp {
         change.noarp = Some(noarp);

@@ -54,8 +54,17 @@ fn all_devices_follow_a_change_of_the_parents_mac_address_and_mtu() {
         mtu: Some(1400),
         ..LinkChange::default()
     };
+    let behind = |kernel: &mut Kernel, host| {
+        let entry = kernel.dev(host).entry;
+        let bits = entry.bits | DEV_BEHIND_MAC | DEV_BEHIND_MTU;
+        let entry = DevEntry { bits, ..entry };
+        let port = PARENT;
+        Step::SetDev { port, host, entry }
+    };
     let expected = [
+        behind(&mut kernel, 10),
         inside(10, follow.clone()),
+        behind(&mut kernel, 11),
         inside(11, follow),
         // Last: until then it says that there is something to follow.
         entry(&mut kernel, |entry| {
@@ -64,7 +73,28 @@ fn all_devices_follow_a_change_of_the_parents_mac_address_and_mtu() {
         }),
     ];
     assert_eq!(kernel.plan(), expected, "both");
-    assert_eq!(kernel.reconcile(), 1, "one round is enough");
+    assert_eq!(kernel.reconcile(), 2, "one round, and one to see it");
+    let behind = DEV_BEHIND_MAC | DEV_BEHIND_MTU;
+    for host in [10, 11] {
+        assert_eq!(kernel.dev(host).entry.bits & behind, 0);
+    }
+}
+
+#[test]
+fn a_device_that_is_on_its_way_follows_when_it_is_there() {
+    let mut kernel = two(Mode::L2);
+    let away = kernel.dev(10).link.take();
+    kernel.parent().mac = Some(OTHER_MAC);
+    kernel.parent().mtu = 1400;
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.port().entry.mac, OTHER_MAC, "the wire does not wait");
+    kernel.dev(10).link = away;
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.link(10).mac, Some(OTHER_MAC));
+    assert_eq!(kernel.link(10).mtu, 1400);
+    // From then on it may have its own.
+    kernel.link(10).mtu = 1300;
+    assert_eq!(kernel.plan(), []);
 }
 
 #[test]
