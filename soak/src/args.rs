@@ -24,6 +24,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50, value_parser = devices)]
     pub(crate) devices: usize,
 
+    /// Guests, each behind a tap: of two, one has addresses by hand and one learns
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(..=10))]
+    pub(crate) guests: u8,
+
     /// End at the first finding
     #[arg(long)]
     pub(crate) stop: bool,
@@ -37,6 +41,12 @@ impl Args {
     /// Namespaces for the devices: some are alone, some are not.
     pub(crate) fn homes(&self) -> usize {
         (self.devices * 2 / 3).max(3)
+    }
+
+    /// Addresses that devices and guests take theirs from: as many as they have, and half as many
+    /// again.
+    pub(crate) fn pool(&self) -> usize {
+        (self.devices + usize::from(self.guests)) * 3
     }
 }
 

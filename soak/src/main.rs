@@ -17,6 +17,9 @@
 //! payload names its addressee, every frame that gets into a namespace is looked at, and so is
 //! every MAC address on the wire.
 //!
+//! A guest is a device whose home is what is behind its tap: a stack with a MAC address of its own,
+//! which nobody else may see. What it owns is said by hand, or learnt from what it says.
+//!
 //! Limits: one parent. Devices are never in the parent's own namespace. What is judged against a
 //! moment of change has [`model::GRACE`], so something that goes wrong for less than that is only
 //! found where no change was near.
@@ -97,7 +100,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(any_seed);
     if let Some(count) = args.script {
-        let mut script = Script::new(seed, args.devices, args.homes());
+        let mut script = Script::new(seed, &args);
         for (_, op) in (0..count).flat_map(|_| script.burst(BURST)) {
             println!("{op}");
         }
@@ -113,13 +116,14 @@ fn main() -> ExitCode {
 /// The whole life. Returns the number of findings.
 fn run(args: &Args, seed: u64) -> u64 {
     println!(
-        "seed {seed}: {} devices in {} namespaces, {} s",
+        "seed {seed}: {} devices in {} namespaces, {} guests, {} s",
         args.devices,
         args.homes(),
+        args.guests,
         args.time
     );
     let shared = Shared {
-        places: Mutex::new(Places::new(args.devices * 3, Dice::of(seed ^ 1))),
+        places: Mutex::new(Places::new(args.pool(), Dice::of(seed ^ 1))),
         facts: Mutex::new(History::default()),
         report: Mutex::new(Report::default()),
         start: Instant::now(),
@@ -156,7 +160,7 @@ impl Drop for Stop<'_> {
 
 fn live(args: &Args, seed: u64, shared: &Shared) {
     let mut world = World::new(shared, args.homes());
-    let mut script = Script::new(seed, args.devices, args.homes());
+    let mut script = Script::new(seed, args);
     let mut settle = Settle::new(Dice::of(seed ^ 2));
     let before = routes(&world);
     let end = shared.now() + Duration::from_secs(args.time);

@@ -66,11 +66,34 @@ impl Flag {
     }
 }
 
-/// A namespace of devices, by number.
+/// A namespace of devices, by number; from [`GUEST`] on, what is behind the tap of that number.
 pub(crate) type Home = usize;
 
 /// A device, by number. Deleted and made again it has the same one.
 pub(crate) type Number = usize;
+
+/// The first number of guests.
+pub(crate) const GUEST: usize = 1000;
+
+/// A MAC address of a guest, another one for each start of it. All begin with [`GUEST_MAC`].
+pub(crate) fn guest_mac(number: Number, starts: u8) -> Mac {
+    let [a, b, c, d] = GUEST_MAC;
+    let guest = number.wrapping_sub(GUEST).to_le_bytes()[0];
+    [a, b, c, d, guest, starts]
+}
+
+/// Nobody but the guest may see this in a frame.
+pub(crate) const GUEST_MAC: [u8; 4] = *b"\x02\xe5\xb1\x9d";
+
+/// What is behind a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) running: bool,
+    /// How often it was started, wrapping.
+    pub(crate) starts: u8,
+    /// Whether its addresses are learnt; `None`: they are given by hand.
+    pub(crate) learning: Option<bool>,
+}
 
 /// What a device is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +105,49 @@ pub(crate) struct Device {
     /// Somebody in its namespace gave it a MAC address of its own.
     pub(crate) own_mac: bool,
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// It is a tap.
+    pub(crate) machine: Option<Machine>,
+}
+
+impl Device {
+    /// As it is made.
+    fn new(number: Number, home: Home) -> Self {
+        Self {
+            home,
+            up: false,
+            renamed: false,
+            own_mac: false,
+            addresses: BTreeSet::new(),
+            machine: (number >= GUEST).then(|| Machine {
+                running: false,
+                starts: 0,
+                learning: (number % 2 == 1).then_some(true),
+            }),
+        }
+    }
+
+    /// Whether there is a stack that hears what comes.
+    pub(crate) fn listens(&self) -> bool {
+        self.up && self.machine.is_none_or(|machine| machine.running)
+    }
+
+    /// Whether its addresses are its own. What is given by hand is so without a guest; what is
+    /// learnt goes with it.
+    fn owns(&self) -> bool {
+        self.up
+            && self.machine.is_none_or(|machine| {
+                machine
+                    .learning
+                    .is_none_or(|learning| learning && machine.running)
+            })
+    }
+
+    /// Whether addresses may be given to it one by one and taken away. What was learnt can only be
+    /// forgotten as a whole.
+    pub(crate) fn can_take(&self) -> bool {
+        self.machine
+            .is_none_or(|machine| machine.learning.is_none())
+    }
 }
 
 /// All that is at one moment.
@@ -117,13 +183,7 @@ impl State {
                 if self.devices.contains_key(device) {
                     return None;
                 }
-                let new = Device {
-                    home: *home,
-                    up: false,
-                    renamed: false,
-                    own_mac: false,
-                    addresses: BTreeSet::new(),
-                };
+                let new = Device::new(*device, *home);
                 let _: Option<_> = next.devices.insert(*device, new);
             }
             Op::Delete { device, .. } => {
@@ -150,33 +210,42 @@ impl State {
             Op::Down { device } => {
                 let device = next.devices.get_mut(device).filter(|device| device.up)?;
                 device.up = false;
-                // IPv6 forgets (keep_addr_on_down is 0), IPv4 does not.
-                device.addresses.retain(IpAddr::is_ipv4);
+                // IPv6 forgets (keep_addr_on_down is 0), IPv4 does not, and a guest does not notice.
+                if device.machine.is_none() {
+                    device.addresses.retain(IpAddr::is_ipv4);
+                }
+            }
+            Op::Start { device } => {
+                let machine = next.devices.get_mut(device)?.machine.as_mut()?;
+                if machine.running {
+                    return None;
+                }
+                machine.running = true;
+                machine.starts = machine.starts.wrapping_add(1);
+            }
+            Op::Stop { device } => {
+                let device = next.devices.get_mut(device)?;
+                let machine = device.machine.as_mut().filter(|machine| machine.running)?;
+                machine.running = false;
+                if machine.learning.is_some() {
+                    device.addresses.clear();
+                }
+            }
+            Op::Learning { device } => {
+                let machine = next.devices.get_mut(device)?.machine.as_mut()?;
+                machine.learning = Some(!machine.learning?);
             }
             Op::OwnMac { device } => {
                 let device = next.devices.get_mut(device)?;
                 device.own_mac = !device.own_mac;
             }
             Op::Give { device, address } => {
-                let device = next.devices.get_mut(device).filter(|device| device.up)?;
-                if !device.addresses.insert(*address) {
-                    return None;
-                }
+                next.give(*device, *address)?;
             }
-            Op::Take { device, address } => {
-                let device = next.devices.get_mut(device)?;
-                if !device.addresses.remove(address) {
-                    return None;
-                }
-            }
+            Op::Take { device, address } => next.take(*device, *address)?,
             Op::HandOver { from, to, address } => {
-                if !next.devices.get_mut(from)?.addresses.remove(address) {
-                    return None;
-                }
-                let to = next.devices.get_mut(to).filter(|to| to.up)?;
-                if !to.addresses.insert(*address) {
-                    return None;
-                }
+                next.take(*from, *address)?;
+                next.give(*to, *address)?;
             }
             // Both belong to a port, and there is none without a device.
             Op::Mode { mode, .. } if !self.devices.is_empty() => next.mode = *mode,
@@ -197,6 +266,26 @@ impl State {
         Some(next)
     }
 
+    fn give(&mut self, device: Number, address: IpAddr) -> Option<()> {
+        let contested = self.claims().contains_key(&address);
+        let device = self.devices.get_mut(&device)?;
+        // By hand nobody gives what somebody has: that is refused.
+        let by_hand = device.machine.is_some() && device.can_take();
+        let may = device.listens() && !(by_hand && contested);
+        (may && device.addresses.insert(address)).then_some(())
+    }
+
+    fn take(&mut self, device: Number, address: IpAddr) -> Option<()> {
+        let device = self.devices.get_mut(&device)?;
+        (device.can_take() && device.addresses.remove(&address)).then_some(())
+    }
+
+    /// Whether something of what should be has to be learnt. That takes an agent.
+    pub(crate) fn learns(&self) -> bool {
+        let mut machines = self.devices.values().filter_map(|device| device.machine);
+        machines.any(|machine| machine.learning == Some(true))
+    }
+
     /// What is true in it.
     pub(crate) fn facts(&self) -> BTreeSet<Fact> {
         let mut facts = BTreeSet::from([
@@ -206,7 +295,7 @@ impl State {
         ]);
         for (number, device) in &self.devices {
             facts.extend([Fact::Lives(*number, device.home)]);
-            if device.up {
+            if device.owns() {
                 let has = |address| Fact::Has(*number, address);
                 facts.extend(device.addresses.iter().copied().map(has));
             }
@@ -214,10 +303,10 @@ impl State {
         facts
     }
 
-    /// Who claims each address: the devices that have it and are up.
+    /// Who claims each address: the devices that have it and are up, whether or not a guest answers.
     pub(crate) fn claims(&self) -> BTreeMap<IpAddr, BTreeSet<Number>> {
         let mut claims: BTreeMap<IpAddr, BTreeSet<Number>> = BTreeMap::new();
-        for (number, device) in self.devices.iter().filter(|(_, device)| device.up) {
+        for (number, device) in self.devices.iter().filter(|(_, device)| device.owns()) {
             for address in &device.addresses {
                 let _: bool = claims.entry(*address).or_default().insert(*number);
             }
@@ -225,11 +314,15 @@ impl State {
         claims
     }
 
-    /// Addresses with one claimant, and who that is. Of several the first one wins, and who was
+    /// Addresses with one claimant that answers, and who that is. Of several the first one wins, and who was
     /// first depends on when the agent looked.
     pub(crate) fn uncontested(&self) -> BTreeMap<IpAddr, Number> {
         let claims = self.claims().into_iter();
-        let only = |who: &BTreeSet<Number>| who.first().copied().filter(|_| who.len() == 1);
+        let listens = |number: &Number| self.devices.get(number).is_some_and(Device::listens);
+        let only = |who: &BTreeSet<Number>| {
+            let first = who.first().copied().filter(|_| who.len() == 1);
+            first.filter(listens)
+        };
         claims
             .filter_map(|(address, who)| Some((address, only(&who)?)))
             .collect()
@@ -268,7 +361,7 @@ impl State {
         }
         for (number, device) in &self.devices {
             // A device that is down hears nothing, and the sender not itself.
-            if device.up && sender != Some(*number) {
+            if device.listens() && sender != Some(*number) {
                 *copies.entry(device.home).or_default() += 1;
             }
         }

@@ -117,6 +117,8 @@ pub(crate) struct Letter {
     pub(crate) payload: Option<(Payload, IpAddr)>,
     /// The MAC addresses that it tells of its sender: in Ethernet, ARP and neighbour discovery.
     pub(crate) macs: Vec<(&'static str, Mac)>,
+    /// It is a neighbour advertisement.
+    pub(crate) is_advertisement: bool,
 }
 
 /// Reads a frame. An ICMP error quotes another one: what it carries is not its own.
@@ -144,6 +146,7 @@ pub(crate) fn read(seen: &Seen) -> Letter {
             let is_icmp = bytes.get(20) == Some(&next::ICMPV6);
             if is_icmp {
                 letter.macs.extend(options(bytes, kind));
+                letter.is_advertisement = kind == nd::NA;
             }
             is_icmp && kind == 129
         }
@@ -282,6 +285,14 @@ mod tests {
         let packet = ipv6(any, group, next::ICMPV6, &message);
         let frame = ethernet(nd::group_mac(any), TWO, ethertype::IPV6, &packet);
         let found = [("Ethernet", TWO), ("neighbour discovery", ONE)];
-        assert_eq!(read(&seen(frame)).macs, found);
+        let letter = read(&seen(frame));
+        assert_eq!(letter.macs, found);
+        assert!(!letter.is_advertisement, "it asks");
+        let body = nd::body(nd::NA, any, &nd::option(nd::TARGET, ONE));
+        let message = icmpv6(any, any, nd::NA, &body);
+        let packet = ipv6(any, any, next::ICMPV6, &message);
+        let letter = read(&seen(ethernet(ONE, TWO, ethertype::IPV6, &packet)));
+        assert_eq!(letter.macs, found);
+        assert!(letter.is_advertisement);
     }
 }

@@ -24,7 +24,8 @@ use nix::sys::socket::{
 
 use crate::Shared;
 use crate::model::{
-    BROADCAST, Fact, Flag, Home, LAN_BROADCAST, Mode, Time, address, is_broadcast, is_of_pool,
+    BROADCAST, Fact, Flag, GUEST, GUEST_MAC, Home, LAN_BROADCAST, Mode, Time, address, guest_mac,
+    is_broadcast, is_of_pool,
 };
 use crate::payload::{Kind, LEN, Payload, mapped, read};
 
@@ -59,6 +60,7 @@ pub(crate) enum Spot {
 impl std::fmt::Display for Spot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Home(guest) if *guest >= GUEST => write!(f, "the guest of d{guest}"),
             Self::Home(home) => write!(f, "namespace n{home}"),
             Self::Lan => f.write_str("the LAN"),
             Self::Host => f.write_str("the host"),
@@ -202,6 +204,17 @@ fn say_from(socket: &UdpSocket, payload: &Payload, bytes: &[u8]) -> Result<usize
         MsgFlags::MSG_DONTWAIT,
         Some(&to),
     )
+}
+
+/// Whether a frame tells the MAC address of a guest that does not live there.
+fn tells_guest(seen: &Seen, spot: Spot) -> bool {
+    let lives_there = |mac: &[u8]| match spot {
+        Spot::Home(home) if home >= GUEST => guest_mac(home, 0).starts_with(mac),
+        Spot::Home(_) | Spot::Lan | Spot::Host => false,
+    };
+    // The last byte counts its starts.
+    let mut windows = seen.bytes.windows(GUEST_MAC.len() + 1);
+    windows.any(|mac| mac.starts_with(&GUEST_MAC) && !lives_there(mac))
 }
 
 /// Something that should be answered, asked until it is.
@@ -433,6 +446,10 @@ impl Places {
         let mut wrong = Vec::new();
         let facts = shared.facts();
         let could = |fact| facts.could(since, now, fact);
+        let own = matches!(spot, Spot::Home(home) if home >= GUEST);
+        if tells_guest(seen, spot) {
+            wrong.push(format!("{spot} sees a guest's MAC address"));
+        }
         match spot {
             Spot::Lan => {
                 for (place, mac) in letter.macs {
@@ -456,7 +473,12 @@ impl Places {
                     true => could(Fact::Flag(Flag::Bridge)) || could(Fact::Flag(Flag::Vepa)),
                     false => could(Fact::Flag(Flag::Bridge)),
                 };
-                if is_of_pool(from) && (is_of_pool(to) || is_broadcast(to)) && !allowed {
+                // In l3 the parent answers a guest's solicitation, for whomever it is.
+                let by_parent = own
+                    && letter.is_advertisement
+                    && (could(Fact::Mode(Mode::L3)) || could(Fact::Mode(Mode::L3s)));
+                let to_sibling = is_of_pool(to) || is_broadcast(to);
+                if is_of_pool(from) && to_sibling && !allowed && !by_parent {
                     wrong.push(format!(
                         "{spot} gets a frame of a sibling ({from}) although devices are isolated"
                     ));
@@ -571,5 +593,28 @@ impl Places {
             };
             self.say(spot, &payload, shared);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipvlan_tests::packet::{BROADCAST, ethernet, ethertype};
+
+    use super::*;
+
+    #[test]
+    fn a_guest_sees_its_own_mac_address_and_nobody_elses() {
+        let tells = |number, spot| {
+            let bytes = ethernet(BROADCAST, guest_mac(number, 9), ethertype::ARP, &[0; 28]);
+            let outgoing = false;
+            tells_guest(&Seen { bytes, outgoing }, spot)
+        };
+        assert!(!tells(GUEST, Spot::Home(GUEST)));
+        for spot in [Spot::Home(GUEST + 1), Spot::Home(0), Spot::Lan] {
+            assert!(tells(GUEST, spot), "{spot}");
+        }
+        let bytes = ethernet(BROADCAST, [2, 0, 0, 0, 0, 1], ethertype::ARP, &[0; 28]);
+        let outgoing = false;
+        assert!(!tells_guest(&Seen { bytes, outgoing }, Spot::Lan));
     }
 }

@@ -6,6 +6,7 @@
 //! fails, the world is another one for a while; the operations that then have nothing to act on are
 //! void.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use ipvlan_tests::Dice;
 use ipvlan_tests::packet::{Mac, mac_text};
 
-use crate::model::{Flag, Home, Mode, Number, State, address};
+use crate::args::Args;
+use crate::model::{Flag, GUEST, Home, Mode, Number, State, address};
 
 /// A call of `ipvlan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,17 @@ pub(crate) enum Op {
     },
     /// Gets a MAC address of its own, or the shared one back.
     OwnMac {
+        device: Number,
+    },
+    /// A guest is switched on, with a MAC address that it did not have before.
+    Start {
+        device: Number,
+    },
+    Stop {
+        device: Number,
+    },
+    /// `learning` of a tap goes off, or on.
+    Learning {
         device: Number,
     },
     Give {
@@ -109,6 +122,9 @@ impl Op {
             Self::Up { .. } => "up",
             Self::Down { .. } => "down",
             Self::OwnMac { .. } => "own-mac",
+            Self::Start { .. } => "guest-start",
+            Self::Stop { .. } => "guest-stop",
+            Self::Learning { .. } => "learning",
             Self::Give { .. } => "address-add",
             Self::Take { .. } => "address-del",
             Self::HandOver { .. } => "address-move",
@@ -131,6 +147,17 @@ impl Op {
                 Some(*call)
             }
             Self::Delete { call, .. } => *call,
+            // What is a guest's is said on the host.
+            Self::Learning { .. }
+            | Self::Give { .. }
+            | Self::Take { .. }
+            | Self::HandOver { .. } => {
+                let of_guest = self.devices().iter().any(|number| *number >= GUEST);
+                of_guest.then_some(Call {
+                    agent: true,
+                    killed: None,
+                })
+            }
             Self::Look { killed } => Some(Call {
                 agent: false,
                 killed: *killed,
@@ -149,6 +176,9 @@ impl Op {
             | Self::Up { device }
             | Self::Down { device }
             | Self::OwnMac { device }
+            | Self::Start { device }
+            | Self::Stop { device }
+            | Self::Learning { device }
             | Self::Give { device, .. }
             | Self::Take { device, .. } => vec![*device],
             Self::HandOver { from, to, .. } => vec![*from, *to],
@@ -162,6 +192,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind())?;
         match self {
+            Self::Add { device, .. } if *device >= GUEST => write!(f, " tap d{device}"),
             Self::Add { device, home, .. } | Self::Move { device, home } => {
                 write!(f, " d{device} in n{home}")
             }
@@ -169,7 +200,10 @@ impl fmt::Display for Op {
             | Self::Rename { device }
             | Self::Up { device }
             | Self::Down { device }
-            | Self::OwnMac { device } => write!(f, " d{device}"),
+            | Self::OwnMac { device }
+            | Self::Start { device }
+            | Self::Stop { device }
+            | Self::Learning { device } => write!(f, " d{device}"),
             Self::Give { device, address } | Self::Take { device, address } => {
                 write!(f, " {address} d{device}")
             }
@@ -201,16 +235,24 @@ pub(crate) struct Script {
     dice: Dice,
     belief: State,
     devices: usize,
+    guests: usize,
     homes: usize,
+    /// Addresses to choose from.
+    pool: usize,
+    /// Taps that a killed call may not have made. There are few, so it is tried again.
+    unsure: BTreeSet<Number>,
 }
 
 impl Script {
-    pub(crate) fn new(seed: u64, devices: usize, homes: usize) -> Self {
+    pub(crate) fn new(seed: u64, args: &Args) -> Self {
         Self {
             dice: Dice::of(seed),
             belief: State::new(mac(0)),
-            devices,
-            homes,
+            devices: args.devices,
+            guests: usize::from(args.guests),
+            homes: args.homes(),
+            pool: args.pool(),
+            unsure: BTreeSet::new(),
         }
     }
 
@@ -218,6 +260,17 @@ impl Script {
     /// the end.
     pub(crate) fn burst(&mut self, count: usize) -> Vec<(Duration, Op)> {
         let mut ops: Vec<(Duration, Op)> = Vec::new();
+        for device in std::mem::take(&mut self.unsure) {
+            let again = Op::Add {
+                device,
+                home: device,
+                call: Call {
+                    agent: true,
+                    killed: None,
+                },
+            };
+            ops.push((self.pause(), self.chosen(again)));
+        }
         for _ in 0..count {
             ops.push((self.pause(), self.op()));
         }
@@ -261,6 +314,7 @@ impl Script {
             14..=16 => Op::Look {
                 killed: (self.dice.roll(2) == 0).then(|| self.moment()),
             },
+            17..=29 if self.guests > 0 => self.of_guest(),
             _ => self.of_device(),
         };
         self.chosen(op)
@@ -297,7 +351,8 @@ impl Script {
         }
         let few = now.addresses.len() < 2;
         let devices = self.belief.devices.iter();
-        let others = devices.filter(|(number, other)| **number != device && other.up);
+        let others = devices
+            .filter(|(number, other)| **number != device && other.listens() && other.can_take());
         let others: Vec<Number> = others.map(|(number, _)| *number).collect();
         let had: Vec<IpAddr> = now.addresses.into_iter().collect();
         match self.dice.roll(20) {
@@ -329,14 +384,67 @@ impl Script {
         }
     }
 
+    /// Something that happens to a tap, or to the guest behind it.
+    fn of_guest(&mut self) -> Op {
+        let device = GUEST + below(&mut self.dice, self.guests);
+        let Some(now) = self.belief.devices.get(&device).cloned() else {
+            let call = self.call();
+            if call.killed.is_some() {
+                let _: bool = self.unsure.insert(device);
+            }
+            return Op::Add {
+                device,
+                home: device,
+                call,
+            };
+        };
+        if !now.up && self.dice.roll(4) > 0 {
+            return Op::Up { device };
+        }
+        let machine = now.machine.as_ref();
+        if !machine.is_some_and(|machine| machine.running) {
+            return Op::Start { device };
+        }
+        if machine.is_some_and(|machine| machine.learning == Some(false)) && self.dice.roll(2) == 0
+        {
+            return Op::Learning { device };
+        }
+        let devices = self.belief.devices.iter();
+        let others = devices.filter(|(number, other)| **number < GUEST && other.up);
+        let others: Vec<Number> = others.map(|(number, _)| *number).collect();
+        let had: Vec<IpAddr> = now.addresses.iter().copied().collect();
+        let few = had.len() < 2;
+        match self.dice.roll(20) {
+            0..=2 if !few && now.can_take() => Op::Take {
+                device,
+                address: *self.dice.pick(&had),
+            },
+            3..=5 if !few && now.can_take() && !others.is_empty() => Op::HandOver {
+                from: device,
+                to: *self.dice.pick(&others),
+                address: *self.dice.pick(&had),
+            },
+            6..=7 if !now.can_take() => Op::Learning { device },
+            8..=9 => Op::Down { device },
+            10..=12 => Op::Stop { device },
+            13 => Op::Delete {
+                device,
+                call: (self.dice.roll(2) == 0).then(|| self.call()),
+            },
+            _ if had.len() < 4 => Op::Give {
+                device,
+                address: self.address(),
+            },
+            _ => Op::Stop { device },
+        }
+    }
+
     /// Mostly one that nobody has.
     fn address(&mut self) -> IpAddr {
         let claims = self.belief.claims();
-        // Twice as many as there are devices, and half as many again.
-        let count = u64::try_from(self.devices * 3).unwrap_or(u64::MAX);
         let mut chosen = address(0);
         for _ in 0..8 {
-            chosen = address(usize::try_from(self.dice.roll(count)).unwrap_or(0));
+            chosen = address(below(&mut self.dice, self.pool));
             if !claims.contains_key(&chosen) || self.dice.roll(8) == 0 {
                 break;
             }

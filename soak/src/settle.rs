@@ -14,7 +14,7 @@ use ipvlan_tests::packet::mac_text;
 use ipvlan_tests::{Dice, HOST4, HOST6, LAN4, LAN6, PATIENCE, eventually};
 use serde_json::Value;
 
-use crate::model::{BROADCAST, Flag, Home, LAN_BROADCAST, Mode, Number, Time, is_of_pool};
+use crate::model::{BROADCAST, Flag, GUEST, Home, LAN_BROADCAST, Mode, Number, Time, is_of_pool};
 use crate::payload::Kind;
 use crate::places::{Probe, Spot};
 use crate::world::World;
@@ -56,7 +56,7 @@ impl Settle {
         let begun = shared.now();
         let empty = world.state.devices.is_empty() && world.doubts.is_empty();
         if !shared.facts().agent() && !empty {
-            let by_agent = self.dice.roll(2) > 0;
+            let by_agent = self.dice.roll(2) > 0 || world.state.learns();
             world.mend(by_agent);
         }
         // What a killed call has left is shown until the agent has looked.
@@ -81,6 +81,8 @@ impl Settle {
         self.resolve(world);
         let mut why = None;
         if !eventually(PATIENCE, || {
+            // What nobody was there to learn has to be said again.
+            world.guests_announce();
             why = mismatch(world);
             why.is_none()
         }) {
@@ -135,6 +137,7 @@ impl Settle {
                 world.configure_lan();
             }
         }
+        world.switch_off_guests_without_tap();
         world.remember();
         world.notice_agent();
     }
@@ -209,13 +212,18 @@ impl Settle {
         for (address, _) in &near {
             probes.push(Probe::new(Kind::Udp, Spot::Lan, lan(*address), *address));
         }
+        let guests: Vec<(IpAddr, Home)> = near
+            .iter()
+            .filter(|(_, home)| *home >= GUEST)
+            .copied()
+            .collect();
         for kind in [Kind::Tcp, Kind::Icmp] {
-            for (address, _) in self.sample(&near) {
+            for (address, _) in [self.sample(&near), guests.clone()].concat() {
                 probes.push(Probe::new(kind, Spot::Lan, lan(address), address));
             }
         }
         for kind in [Kind::Udp, Kind::Tcp, Kind::Icmp] {
-            for (address, home) in self.sample(&near) {
+            for (address, home) in [self.sample(&near), guests.clone()].concat() {
                 probes.push(Probe::new(kind, Spot::Home(home), address, lan(address)));
             }
         }
@@ -223,12 +231,19 @@ impl Settle {
         for (from, one) in &only {
             for (to, other) in &only {
                 if from.is_ipv4() == to.is_ipv4() && state.siblings_reach(*one, *other) {
-                    pairs.push((*from, *one, *to));
+                    pairs.push((*from, *one, *other, *to));
                 }
             }
         }
+        // Guests are few, and each is to be asked.
+        let of_guests: Vec<_> = pairs
+            .iter()
+            .filter(|(_, one, other, _)| *one >= GUEST || *other >= GUEST)
+            .copied()
+            .collect();
         for kind in [Kind::Udp, Kind::Tcp, Kind::Icmp] {
-            for (from, one, to) in self.sample(&pairs) {
+            let sample = [self.sample(&pairs), self.sample(&of_guests)].concat();
+            for (from, one, _, to) in sample {
                 let Some(home) = state.home(one) else {
                     continue;
                 };
@@ -255,10 +270,19 @@ impl Settle {
                     == 1
             };
             let senders = only.iter().filter(|(address, _)| address.is_ipv4());
-            let sender = senders
+            let mut senders: Vec<(IpAddr, Number, Home)> = senders
                 .filter_map(|(address, number)| Some((*address, *number, state.home(*number)?)))
-                .find(|(_, _, home)| alone(*home));
-            if let Some((address, number, home)) = sender {
+                .filter(|(_, _, home)| alone(*home))
+                .collect();
+            senders.sort_by_key(|(address, number, _)| (*number, *address));
+            senders.dedup_by_key(|(_, number, _)| *number);
+            // The first device, and each guest.
+            let first = senders.iter().take(1);
+            let guests = senders
+                .iter()
+                .skip(1)
+                .filter(|(_, number, _)| *number >= GUEST);
+            for (address, number, home) in first.chain(guests).copied() {
                 let mut probe = Probe::new(
                     Kind::Broadcast,
                     Spot::Home(home),
@@ -381,13 +405,18 @@ fn shown(world: &World<'_>) -> Vec<Shown> {
 
 fn read(world: &World<'_>, one: &Value) -> Option<Shown> {
     let name = one["ifname"].as_str()?;
-    let place = one["netns"].as_str()?;
+    let number: Number = name.get(1..)?.parse().ok()?;
+    // A tap is on the host.
+    let home = match one["netns"].as_str() {
+        Some(place) => world.homes.iter().position(|ns| ns.name() == place)?,
+        None => Some(number).filter(|number| *number >= GUEST)?,
+    };
     let data = &one["linkinfo"]["info_data"];
     let mode = data["mode"].as_str()?;
     let owns = one["ipvlan"]["owns"].as_array()?;
     Some(Shown {
-        number: name.get(1..)?.parse().ok()?,
-        home: world.homes.iter().position(|ns| ns.name() == place)?,
+        number,
+        home,
         name: name.to_owned(),
         mtu: one["mtu"].as_u64()?,
         mac: one["address"].as_str()?.to_owned(),
@@ -413,7 +442,9 @@ fn unsettled(world: &World<'_>) -> Option<String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name.starts_with("new-"))
         .collect();
-    let same = shown.len() == all.len() && half.is_empty();
+    // A tap is its own host end.
+    let inside = shown.iter().filter(|device| device.number < GUEST);
+    let same = inside.count() == all.len() && half.is_empty();
     (!same).then(|| {
         let names: Vec<&str> = shown.iter().map(|device| &*device.name).collect();
         format!("devices {names:?}, host ends {all:?}, half-made {half:?}")
@@ -503,10 +534,13 @@ fn leftovers(world: &World<'_>, claimed: usize) -> Option<String> {
             owners.keys().filter(|net| is_of_pool(net.addr())).count(),
             port.devs()?.len(),
             members.iter().filter(|host| **host != 0).count(),
-            port.grants()?.len(),
+            port.grants()?.values().map(BTreeSet::len).sum(),
         ])
     };
     let devices = world.state.devices.len();
+    let by_hand = world.state.devices.values();
+    let by_hand = by_hand.filter(|device| device.machine.is_some() && device.can_take());
+    let granted: usize = by_hand.map(|device| device.addresses.len()).sum();
     // Without tcx (Linux 6.6) there are none.
     let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
     let pins = entries
@@ -518,9 +552,9 @@ fn leftovers(world: &World<'_>, claimed: usize) -> Option<String> {
         })
         .count();
     match counts() {
-        Ok(found) if found != [claimed, devices, devices, 0] => Some(format!(
+        Ok(found) if found != [claimed, devices, devices, granted] => Some(format!(
             "owners, devices, members and grants in the maps: {found:?}, not {:?}",
-            [claimed, devices, devices, 0]
+            [claimed, devices, devices, granted]
         )),
         Ok(_) if pins > 0 && pins != devices => Some(format!("{pins} pins for {devices} devices")),
         Ok(_) => None,

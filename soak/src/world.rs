@@ -1,21 +1,27 @@
 //! Does what the script says, and keeps record of what should be afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use ipvlan_tests::load::KernelLog;
-use ipvlan_tests::packet::mac_text;
+use ipvlan_tests::packet::{
+    ALL_NODES, BROADCAST, arp, ethernet, ethertype, icmpv6, ipv6, mac_text, nd, next,
+};
 use ipvlan_tests::process::kill_hard;
-use ipvlan_tests::{Done, LAN4, LAN6, MARK, Net, Ns, PATIENCE, Process, eventually};
+use ipvlan_tests::sniff::Sender;
+use ipvlan_tests::{Done, Guest, LAN4, LAN6, MARK, Net, Ns, PATIENCE, Process, eventually};
 
 use crate::Shared;
-use crate::model::{Device, Fact, GRACE, Home, Mode, Number, State, Time};
+use crate::model::{Device, Fact, GRACE, GUEST, Home, Mode, Number, State, Time, guest_mac};
 use crate::places::{Place, Spot};
 use crate::report::Fate;
 use crate::script::{Call, Op, mac};
+
+/// Of a guest.
+const GUEST_INTERFACE: &str = "eth0";
 
 /// What became of something that was done.
 enum Outcome {
@@ -43,6 +49,8 @@ impl From<Done> for Outcome {
 pub(crate) struct World<'a> {
     pub(crate) net: Net,
     pub(crate) homes: Vec<Ns>,
+    /// Those that run.
+    guests: BTreeMap<Number, Guest>,
     pub(crate) shared: &'a Shared,
     pub(crate) state: State,
     /// Devices of which only a look can tell whether they are there.
@@ -74,6 +82,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             net,
             homes: Vec::new(),
+            guests: BTreeMap::new(),
             shared,
             state,
             doubts: BTreeSet::new(),
@@ -112,9 +121,12 @@ impl<'a> World<'a> {
         format!("{letter}{number}")
     }
 
-    /// Where it lives, and its name there.
+    /// Where its interface is, and its name there.
     fn place(&self, number: Number) -> Option<(&Ns, String)> {
         let device = self.state.devices.get(&number)?;
+        if device.machine.is_some() {
+            return Some((&self.net.host, Self::name(number, device)));
+        }
         Some((self.homes.get(device.home)?, Self::name(number, device)))
     }
 
@@ -175,7 +187,8 @@ impl<'a> World<'a> {
     pub(crate) fn remember(&mut self) {
         let facts: BTreeSet<Fact> = self.state.facts().union(&self.either).copied().collect();
         self.shared.facts().end(self.shared.now(), &facts);
-        let devices = self.state.devices.values().filter(|device| device.up);
+        let devices = self.state.devices.values();
+        let devices = devices.filter(|device| device.listens());
         let homes = devices.flat_map(|device| {
             let spot = Spot::Home(device.home);
             device.addresses.iter().map(move |address| (spot, *address))
@@ -190,6 +203,36 @@ impl<'a> World<'a> {
 
     fn act(&mut self, op: &Op, next: &State) -> Outcome {
         match op {
+            Op::Add { device, call, .. } if *device >= GUEST => {
+                let machine = next.devices.get(device).and_then(|device| device.machine);
+                let learning = match machine.and_then(|machine| machine.learning) {
+                    Some(true) => " learning on",
+                    Some(false) | None => "",
+                };
+                let line = format!(
+                    "link add link eth0 name d{device} type ipvtap mode {} {}{learning}",
+                    self.state.mode.word(),
+                    self.state.flag.word()
+                );
+                self.call(*call, &line)
+            }
+            Op::Delete { device, call } if *device >= GUEST => {
+                let name = format!("d{device}");
+                let outcome = match call {
+                    Some(call) => self.call(*call, &format!("link del {name}")),
+                    None => self.net.host.try_sh(&format!("ip link del {name}")).into(),
+                };
+                // A guest notices only that nobody answers. It goes after its tap.
+                if matches!(outcome, Outcome::Done) {
+                    self.switch_off(*device);
+                }
+                outcome
+            }
+            Op::Start { device } => self.start_guest(*device, next),
+            Op::Stop { device } => {
+                self.switch_off(*device);
+                Outcome::Done
+            }
             Op::Add { device, home, call } => {
                 let Some(ns) = self.homes.get(*home) else {
                     return Outcome::Failed(format!("no namespace n{home}"));
@@ -277,7 +320,17 @@ impl<'a> World<'a> {
                 Some(new) => ip(format!("link set {name} name {}", Self::name(*device, new))),
                 None => Outcome::Failed(format!("no device {device}")),
             },
-            Op::Up { device } => up(ns, &name, *device, next),
+            Op::Up { device } if *device >= GUEST => ip(format!("link set {name} up")),
+            Op::Up { device } => {
+                let had = next.devices.get(device).map(|device| &device.addresses);
+                up(ns, &name, *device, had.unwrap_or(&BTreeSet::new()))
+            }
+            Op::Learning { device } => {
+                let machine = next.devices.get(device).and_then(|device| device.machine);
+                let on = machine.is_some_and(|machine| machine.learning == Some(true));
+                let word = if on { "on" } else { "off" };
+                self.by_hand(&format!("link set {name} type ipvtap learning {word}"))
+            }
             Op::Down { .. } => ip(format!("link set {name} down")),
             Op::OwnMac { device } => {
                 let own = next
@@ -290,16 +343,150 @@ impl<'a> World<'a> {
                 }
                 ip(format!("link set {name} address {}", mac_text(address)))
             }
-            Op::Give { device, address } => give(ns, &name, *device, *address),
-            Op::Take { device, address } => take(ns, &name, *device, *address),
-            Op::HandOver { from, to, address } => {
-                let taken = take(ns, &name, *from, *address);
-                match (taken, self.place(*to)) {
-                    (Outcome::Done, Some((ns, name))) => give(ns, &name, *to, *address),
-                    (other, _) => other,
-                }
-            }
+            Op::Give { device, address } => self.give(*device, *address),
+            Op::Take { device, address } => self.take(*device, *address),
+            Op::HandOver { from, to, address } => match self.take(*from, *address) {
+                Outcome::Done => self.give(*to, *address),
+                other => other,
+            },
             _ => Outcome::Failed(format!("{op} is not done inside")),
+        }
+    }
+
+    /// The device, or the guest, gets an address.
+    fn give(&self, number: Number, address: IpAddr) -> Outcome {
+        if let Some(guest) = self.guests.get(&number) {
+            let inside = give(&guest.ns, GUEST_INTERFACE, number, address);
+            let by_hand = self
+                .state
+                .devices
+                .get(&number)
+                .is_some_and(Device::can_take);
+            return match inside {
+                Outcome::Done if by_hand => {
+                    self.by_hand(&format!("addr add {address} dev d{number}"))
+                }
+                other => other,
+            };
+        }
+        match self.place(number) {
+            Some((ns, name)) => give(ns, &name, number, address),
+            None => Outcome::Failed(format!("no device {number}")),
+        }
+    }
+
+    fn take(&self, number: Number, address: IpAddr) -> Outcome {
+        if number >= GUEST {
+            let inside = self.guests.get(&number).map_or(Outcome::Done, |guest| {
+                take(&guest.ns, GUEST_INTERFACE, number, address)
+            });
+            return match inside {
+                Outcome::Done => self.by_hand(&format!("addr del {address} dev d{number}")),
+                other => other,
+            };
+        }
+        match self.place(number) {
+            Some((ns, name)) => take(ns, &name, number, address),
+            None => Outcome::Failed(format!("no device {number}")),
+        }
+    }
+
+    /// Something that is said of a tap. It may start an agent, and is not killed.
+    fn by_hand(&self, line: &str) -> Outcome {
+        let call = Call {
+            agent: true,
+            killed: None,
+        };
+        self.call(call, line)
+    }
+
+    /// With the addresses that it had, if any: they are in its configuration.
+    fn start_guest(&mut self, number: Number, next: &State) -> Outcome {
+        let Some((device, machine)) = next
+            .devices
+            .get(&number)
+            .and_then(|device| Some((device, device.machine?)))
+        else {
+            return Outcome::Failed(format!("no tap d{number}"));
+        };
+        let mac = guest_mac(number, machine.starts);
+        let guest = Guest::start(&self.net, &format!("d{number}"), &format!("g{number}"), mac);
+        prepare(&guest.ns);
+        // A link-local address would have to be given by hand, too, and tells the MAC address.
+        guest.ns.batch(&format!(
+            "link set {GUEST_INTERFACE} addrgenmode none
+addr flush dev {GUEST_INTERFACE}
+"
+        ));
+        let mut outcome = up(&guest.ns, GUEST_INTERFACE, number, &BTreeSet::new());
+        for address in &device.addresses {
+            if matches!(outcome, Outcome::Done) {
+                outcome = give(&guest.ns, GUEST_INTERFACE, number, *address);
+            }
+        }
+        let spot = Spot::Home(number);
+        let place = Place::new(&guest.ns, spot, self.shared.now());
+        let _: Option<Place> = self.shared.places().all.insert(spot, place);
+        let _: Option<Guest> = self.guests.insert(number, guest);
+        outcome
+    }
+
+    fn switch_off(&mut self, number: Number) {
+        // Its sockets would keep the namespace alive.
+        drop(self.shared.places().all.remove(&Spot::Home(number)));
+        if let Some(guest) = self.guests.remove(&number) {
+            guest.stop();
+        }
+    }
+
+    /// Of taps that a killed call has deleted.
+    pub(crate) fn switch_off_guests_without_tap(&mut self) {
+        let running = |device: &Device| device.machine.is_some_and(|machine| machine.running);
+        let off: Vec<Number> = self
+            .guests
+            .keys()
+            .filter(|number| !self.state.devices.get(number).is_some_and(running))
+            .copied()
+            .collect();
+        for number in off {
+            self.switch_off(number);
+        }
+    }
+
+    /// Each guest whose addresses are learnt says which ones it has.
+    pub(crate) fn guests_announce(&self) {
+        for (number, guest) in &self.guests {
+            let Some(device) = self
+                .state
+                .devices
+                .get(number)
+                .filter(|device| !device.can_take())
+            else {
+                continue;
+            };
+            let sender = Sender::on(&guest.ns, GUEST_INTERFACE);
+            for address in &device.addresses {
+                let frame = match address {
+                    IpAddr::V4(v4) => {
+                        let packet = arp(1, (guest.mac, *v4), ([0; 6], *v4));
+                        ethernet(BROADCAST, guest.mac, ethertype::ARP, &packet)
+                    }
+                    IpAddr::V6(v6) => {
+                        let option = nd::option(nd::TARGET, guest.mac);
+                        let body = nd::body(nd::NA, *v6, &option);
+                        let message = icmpv6(*v6, ALL_NODES, nd::NA, &body);
+                        let packet = ipv6(*v6, ALL_NODES, next::ICMPV6, &message);
+                        ethernet(
+                            nd::group_mac(ALL_NODES),
+                            guest.mac,
+                            ethertype::IPV6,
+                            &packet,
+                        )
+                    }
+                };
+                // One that is down says nothing.
+                let _: nix::Result<()> = sender.try_send(&frame);
+            }
         }
     }
 
@@ -399,7 +586,10 @@ impl<'a> World<'a> {
     }
 
     fn forget_neighbours(&self) {
-        let _: bool = self.net.lan.try_sh("ip neigh flush all").ok();
+        let guests = self.guests.values().map(|guest| &guest.ns);
+        for ns in guests.chain([&self.net.lan]) {
+            let _: bool = ns.try_sh("ip neigh flush all").ok();
+        }
     }
 
     fn call_once(&mut self) {
@@ -431,7 +621,7 @@ impl<'a> World<'a> {
     }
 
     /// Routes of the LAN: in l2 the devices are on-link, else behind the host. Nothing of IPv6
-    /// survives that the link was down.
+    /// survives that the link was down. Guests do not notice that somebody else answers now.
     pub(crate) fn configure_lan(&self) {
         if !self.state.carrier {
             return;
@@ -444,11 +634,11 @@ impl<'a> World<'a> {
             "link set lan0 up\n\
              addr replace fd00::254/64 dev lan0 nodad\n\
              route replace 10.2.0.0/16 {by4} dev lan0\n\
-             route replace fd02::/16 {by6} dev lan0\n\
-             neigh flush all\n"
+             route replace fd02::/16 {by6} dev lan0\n"
         );
         let done = self.net.lan.try_batch(&lines);
         assert!(done.ok(), "the LAN: {done:?}");
+        self.forget_neighbours();
     }
 
     /// All devices go, one way or the other.
@@ -469,7 +659,11 @@ impl<'a> World<'a> {
 
     /// A device about which nothing is known any more.
     pub(crate) fn give_up(&self, home: Home, name: &str) {
-        if let Some(ns) = self.homes.get(home) {
+        let ns = match home {
+            GUEST.. => Some(&self.net.host),
+            _ => self.homes.get(home),
+        };
+        if let Some(ns) = ns {
             let _: bool = ns.try_sh(&format!("ip link del {name}")).ok();
         }
     }
@@ -479,13 +673,14 @@ impl<'a> World<'a> {
         let Self {
             net,
             homes,
+            guests,
             shared,
             agents,
             log,
             ..
         } = self;
         shared.places().all.clear();
-        drop((homes, agents));
+        drop((homes, guests, agents));
         let wrong = [complaint(|| drop(net)), complaint(|| log.assert_quiet())];
         for why in wrong.into_iter().flatten() {
             shared.found(format!("at the end: {why}"));
@@ -518,7 +713,7 @@ fn prepare(ns: &Ns) {
 
 /// Up, with a routing table of its own. Of several devices in a namespace each sends with its own
 /// addresses only: the answer to an ARP request goes to the device that owns who asks.
-fn up(ns: &Ns, name: &str, device: Number, next: &State) -> Outcome {
+fn up(ns: &Ns, name: &str, device: Number, addresses: &BTreeSet<IpAddr>) -> Outcome {
     let table = table(device);
     // Left over from when it was here before.
     for family in [4, 6] {
@@ -536,8 +731,7 @@ fn up(ns: &Ns, name: &str, device: Number, next: &State) -> Outcome {
          route add fd02::/64 dev {name} table {table}\n"
     );
     let mut done = ns.try_batch(&lines);
-    let addresses = next.devices.get(&device).map(|device| &device.addresses);
-    for address in addresses.into_iter().flatten() {
+    for address in addresses {
         if done.ok() {
             done = rule(ns, "add", device, *address);
         }

@@ -36,7 +36,7 @@ usage: cargo xtask VERB
   rows                    docs/kernel-differences.md and the tests that name its rows
   fuzz [TARGET...] [--time SECONDS]
                           coverage-guided fuzzing of frame, words, netlink, state; 600 s each
-  soak [--seed N] [--time SECONDS] [--devices N] [--stop]
+  soak [--seed N] [--time SECONDS] [--devices N] [--guests N] [--stop]
                           a rough life for many devices, checked all the time; by a seed again
   demo                    the HOWTO's worked example on this machine, in namespaces of its own
   vm KERNEL... [--jobs N] [-- FILTER...]

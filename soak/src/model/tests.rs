@@ -242,3 +242,82 @@ fn the_pool_is_told_from_the_lan() {
         assert!(!is_of_pool(other), "{other}");
     }
 }
+
+/// A tap with addresses by hand (0) or learnt (1), and a guest that has one.
+fn guest(kind: Number) -> Vec<Op> {
+    let device = GUEST + kind;
+    vec![
+        add(device, device),
+        Op::Up { device },
+        Op::Start { device },
+        give(device, 4),
+    ]
+}
+
+fn is_owned(state: &State) -> bool {
+    state.claims().contains_key(&address(4))
+}
+
+#[test]
+fn what_is_given_by_hand_stays_without_a_guest_and_what_is_learnt_goes_with_it() {
+    for (kind, stays) in [(0, true), (1, false)] {
+        let mut ops = guest(kind);
+        let device = GUEST + kind;
+        let on = after(&ops);
+        assert!(is_owned(&on) && on.uncontested().contains_key(&address(4)));
+        assert_eq!(on.broadcast(None).get(&device), Some(&1));
+        ops.push(Op::Stop { device });
+        let off = after(&ops);
+        assert_eq!(is_owned(&off), stays);
+        assert!(
+            !off.uncontested().contains_key(&address(4)),
+            "nobody answers"
+        );
+        assert_eq!(off.broadcast(None).get(&device), None);
+        ops.push(Op::Start { device });
+        assert_eq!(is_owned(&after(&ops)), stays);
+    }
+}
+
+#[test]
+fn a_guest_has_another_mac_address_each_time_and_all_begin_alike() {
+    let mut macs = Vec::new();
+    for (number, starts) in [(GUEST, 1), (GUEST, 2), (GUEST + 1, 1)] {
+        let mac = guest_mac(number, starts);
+        assert!(mac.starts_with(&GUEST_MAC) && !macs.contains(&mac));
+        macs.push(mac);
+    }
+}
+
+#[test]
+fn learning_is_switched_and_what_was_learnt_is_not_taken_away_one_by_one() {
+    let mut ops = guest(1);
+    let take = Op::Take {
+        device: GUEST + 1,
+        address: address(4),
+    };
+    assert_eq!(after(&ops).after(&take), None);
+    assert!(after(&ops).learns());
+    ops.push(Op::Learning { device: GUEST + 1 });
+    let off = after(&ops);
+    assert!(!is_owned(&off) && !off.learns());
+    ops.push(Op::Learning { device: GUEST + 1 });
+    assert!(is_owned(&after(&ops)));
+    let by_hand = after(&guest(0));
+    assert_eq!(by_hand.after(&Op::Learning { device: GUEST }), None);
+}
+
+#[test]
+fn by_hand_an_address_goes_to_a_device_and_back_but_nobody_gets_what_another_has() {
+    let hand_over = |from, to| Op::HandOver {
+        from,
+        to,
+        address: address(4),
+    };
+    let mut ops = [pair(), guest(0)].concat();
+    assert_eq!(after(&ops).after(&give(GUEST, 2)), None, "device 1 has it");
+    ops.push(hand_over(GUEST, 0));
+    assert_eq!(after(&ops).uncontested().get(&address(4)), Some(&0));
+    ops.push(hand_over(0, GUEST));
+    assert_eq!(after(&ops).uncontested().get(&address(4)), Some(&GUEST));
+}

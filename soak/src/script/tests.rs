@@ -1,11 +1,11 @@
 //! The script depends on its seed, and does everything.
 
-use std::collections::BTreeSet;
+use clap::Parser as _;
 
 use super::*;
 
 fn burst(seed: u64, count: usize) -> Vec<(Duration, Op)> {
-    Script::new(seed, 10, 6).burst(count)
+    Script::new(seed, &args(10)).burst(count)
 }
 
 #[test]
@@ -17,7 +17,7 @@ fn the_same_seed_does_the_same() {
 #[test]
 fn everything_happens() {
     let kinds: BTreeSet<&str> = burst(1, 3000).iter().map(|(_, op)| op.kind()).collect();
-    assert_eq!(kinds.len(), 19, "{kinds:?}");
+    assert_eq!(kinds.len(), 22, "{kinds:?}");
     let killed = burst(1, 3000)
         .into_iter()
         .filter(|(_, op)| op.call().is_some_and(|call| call.killed.is_some()));
@@ -27,7 +27,7 @@ fn everything_happens() {
 #[test]
 fn the_wire_is_there_at_the_end_and_most_devices_work() {
     for seed in 0..50 {
-        let mut script = Script::new(seed, 20, 13);
+        let mut script = Script::new(seed, &args(20));
         let mut working = 0;
         for _ in 0..40 {
             let _: Vec<_> = script.burst(30);
@@ -52,4 +52,9 @@ fn little_is_void() {
         }
     }
     assert!(void < 200, "{void} of 1000");
+}
+
+fn args(devices: usize) -> Args {
+    let devices = devices.to_string();
+    Args::parse_from(["ipvlan-soak", "--devices", &devices])
 }
