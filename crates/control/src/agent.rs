@@ -33,25 +33,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ipvlan_datapath_bpf::Port;
-use ipvlan_netlink::{Event, Mac, Monitor, NetNs, Netlink, Nsid, netns};
+use ipvlan_netlink::{Mac, Monitor, NetNs, Netlink, Nsid, netns};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
+mod events;
+mod pace;
+mod start;
+
+use self::events::Wake;
+use self::pace::Pace;
+use self::start::READY;
+pub(crate) use self::start::start;
 use crate::announce::Announcer;
 use crate::error::Error;
 use crate::handover::{Away, Heard};
-use crate::learn::{self, Ears};
-use crate::observe::{Memory, PortView};
+use crate::learn::Ears;
+use crate::observe::Memory;
 use crate::quick::look_at;
 use crate::reconcile::{LOST, reconcile_from};
-use crate::routing;
 use crate::store::Store;
 use crate::takeover::{Ended, take_over_alone};
 
@@ -64,15 +67,8 @@ const SOON: Duration = Duration::from_millis(50);
 const PACE: Duration = Duration::from_millis(5);
 /// It is left alone for so much longer for each of so many addresses that it has.
 const PORTION: usize = 512;
-/// How long after a whole look there is time for devices alone, at most, while whole looks are few.
-const BREATH: Duration = Duration::from_millis(20);
-/// What whole looks may take beyond half of the time, before they are no longer few.
-const CREDIT: Duration = Duration::from_millis(500);
 /// When a whole look follows short ones.
 const RECHECK: Duration = Duration::from_secs(1);
-/// How long a starter waits for its agent.
-const START: Duration = Duration::from_secs(10);
-
 /// How an agent is to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -140,8 +136,6 @@ pub fn run(options: Options) -> Result<(), Error> {
     agent.follow(first, options, lock)
 }
 
-const READY: &str = "ready";
-
 struct Agent {
     monitor: Monitor,
     /// In the agent's own namespace.
@@ -178,37 +172,6 @@ struct Agent {
     pace: Pace,
     /// How many devices were not found where their host ends say they are.
     unseen: usize,
-}
-
-/// Lets a single event be followed at once, however long a whole look takes, and keeps whole looks to
-/// half of the time if there is always something to look at.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// When the next whole look may be.
-    not_before: Instant,
-    /// When the last one ended.
-    end: Instant,
-    /// How long whole looks took, less the time in between.
-    debt: Duration,
-}
-
-impl Pace {
-    const fn new(now: Instant) -> Self {
-        Self {
-            not_before: now,
-            end: now,
-            debt: Duration::ZERO,
-        }
-    }
-
-    /// After a whole look.
-    fn looked(&mut self, start: Instant, end: Instant) {
-        let between = start.saturating_duration_since(self.end);
-        let took = end.saturating_duration_since(start);
-        self.debt = self.debt.saturating_sub(between) + took;
-        self.end = end;
-        self.not_before = end + took.min(BREATH).max(self.debt.saturating_sub(CREDIT));
-    }
 }
 
 /// What one look came to.
@@ -512,192 +475,6 @@ impl Agent {
         })?
     }
 
-    /// Until something happens, or it is time to try `again`.
-    fn wait(&mut self, again: Option<Instant>) -> Result<Wake, Error> {
-        let timeout = again.map_or(PollTimeout::NONE, |again| {
-            let left = again.saturating_duration_since(Instant::now());
-            // Rounded up, or it would be asked for again and again within the last millisecond.
-            let left = match left.is_zero() {
-                true => left,
-                false => left + Duration::from_millis(1),
-            };
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
-        let fds = std::iter::once(self.monitor.as_fd()).chain(self.ears.fds());
-        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, timeout) {
-            Ok(0) => return Ok(Wake::Nothing),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(crate::store::io_error(
-                    "poll",
-                    "netlink".as_ref(),
-                    errno.into(),
-                ));
-            }
-        }
-        drop(fds);
-        self.take_claims();
-        let mut wake = Wake::Nothing;
-        for event in self.monitor.drain()? {
-            match event {
-                Event::Overrun => {
-                    self.memory.forget();
-                    wake = Wake::Parents;
-                }
-                Event::NsidRemoved(id) if id == self.parents => return Ok(Wake::Dead),
-                Event::NsidRemoved(_) | Event::NsidAdded(_) => {}
-                Event::Link {
-                    ns: Some(ns),
-                    index,
-                    removed,
-                    ..
-                } => {
-                    self.forget_routes_of(ns, index);
-                    wake = wake.max(self.concerns(ns, index, removed));
-                }
-                Event::Address {
-                    ns: Some(ns),
-                    index,
-                    ..
-                } => {
-                    self.forget_routes_of(ns, index);
-                    wake = wake.max(self.concerns(ns, index, false));
-                }
-                Event::Moved {
-                    ns,
-                    index,
-                    to,
-                    new_index,
-                } => {
-                    // The event before it has woken us.
-                    if ns == Some(self.parents) {
-                        let _: Option<_> = self.heard.moves.insert(index, (to, new_index));
-                    }
-                }
-                Event::NotifyPeers { ns, index } => {
-                    if ns == Some(self.parents)
-                        && let Some(view) = self.memory.world.ports.get(&index)
-                    {
-                        self.announcer.port(index, view);
-                    }
-                }
-                // A next router of the parents', or in l3s a way to whatever is behind the host.
-                Event::Route {
-                    ns: Some(ns),
-                    table,
-                    by_router,
-                } if ns == self.parents => {
-                    if by_router || self.forwards() && !self.is_ours(table) {
-                        self.memory.knows_routes = false;
-                        wake = Wake::Parents;
-                    }
-                }
-                // Somebody has changed what l3s made, or what it stands on.
-                Event::Forwarding { ns: Some(ns) } if ns == self.parents => {
-                    if self.forwards() {
-                        self.memory.knows_routes = false;
-                        wake = Wake::Parents;
-                    }
-                }
-                Event::Link { ns: None, .. }
-                | Event::Address { ns: None, .. }
-                | Event::Route { .. }
-                | Event::Forwarding { .. } => {}
-            }
-        }
-        Ok(wake)
-    }
-
-    /// Takes what guests said of their addresses, and notes which devices are to be looked at for it.
-    fn take_claims(&mut self) {
-        let claims = self.ears.hear();
-        if claims.is_empty() {
-            return;
-        }
-        let taken = || -> Result<Vec<u32>, Error> {
-            let Some(_locked) = self.store.lock_existing()? else {
-                return Ok(Vec::new());
-            };
-            learn::take_all(&self.store, &claims)
-        };
-        match taken() {
-            Ok(hosts) => {
-                if let Some(changed) = &mut self.memory.changed {
-                    changed.extend(hosts);
-                }
-            }
-            // Said again, it is tried again.
-            Err(error) => log::debug!("{error}"),
-        }
-    }
-
-    /// Whether the parents' namespace forwards for devices (l3s).
-    fn forwards(&self) -> bool {
-        let mut ports = self.memory.world.ports.values();
-        ports.any(|port| routing::concerns(&port.entry))
-    }
-
-    /// Whether a table is what l3s makes.
-    fn is_ours(&self, table: u32) -> bool {
-        let mut parents = self.memory.world.ports.keys();
-        parents.any(|parent| routing::table(*parent) == table)
-    }
-
-    /// With a link that goes down, or an address that goes, IPv4 routes go without a word.
-    fn forget_routes_of(&mut self, ns: Nsid, index: u32) {
-        let counts = |(parent, port): (&u32, &PortView)| {
-            let master = port.parent.as_ref().and_then(|link| link.master);
-            let in_l3s = routing::concerns(&port.entry) && !port.devs.contains_key(&index);
-            *parent == index || master == Some(index) || in_l3s
-        };
-        if ns == self.parents && self.memory.world.ports.iter().any(counts) {
-            self.memory.knows_routes = false;
-        }
-    }
-
-    /// Whether something that happened to an interface concerns us; notes which device is to be
-    /// looked at again.
-    fn concerns(&mut self, ns: Nsid, index: u32, removed: bool) -> Wake {
-        let here = ns == self.parents;
-        if let Some(host) = self.who.get(&(ns, index)) {
-            let known = match &mut self.memory.changed {
-                Some(changed) => {
-                    let _: bool = changed.insert(*host);
-                    true
-                }
-                None => false,
-            };
-            return if removed || !known {
-                Wake::Parents
-            } else {
-                Wake::Nothing
-            };
-        }
-        if !here {
-            // Of what else is in a device's namespace nobody needs to know; unless a device was
-            // not found there, and has come now.
-            return if self.unseen > 0 {
-                Wake::Parents
-            } else {
-                Wake::Nothing
-            };
-        }
-        let world = &self.memory.world;
-        if !world.ports.contains_key(&index) {
-            self.heard.arrivals = true;
-        }
-        if let Some(changed) = &mut self.memory.changed
-            && world
-                .ports
-                .values()
-                .any(|port| port.devs.contains_key(&index))
-        {
-            let _: bool = changed.insert(index);
-        }
-        Wake::Parents
-    }
-
     /// Ends if there is still nothing to do once nobody can start anything.
     fn try_to_end(
         &self,
@@ -729,100 +506,9 @@ impl Agent {
     }
 }
 
-/// Why the agent woke up.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Wake {
-    /// It is time for something, or something changed that concerns nobody, or devices alone.
-    Nothing,
-    /// Something changed that takes a whole look.
-    Parents,
-    /// The parents' namespace is gone.
-    Dead,
-}
-
 /// What is to be done.
 #[derive(PartialEq, Eq)]
 enum Work {
     Look,
     Bury,
-}
-
-/// Starts an agent for the calling thread's namespace as a process of its own, and waits until it
-/// listens.
-pub(crate) fn start() -> Result<(), Error> {
-    let failed = |what: &dyn std::fmt::Display| Error::Agent(what.to_string());
-    // By its path, so that it goes by its name in `ps`; by the file itself where the path is gone.
-    let exe = std::env::current_exe().ok().filter(|path| path.exists());
-    let mut child = Command::new(exe.as_deref().unwrap_or(Path::new("/proc/self/exe")))
-        .arg0("ipvlan")
-        .arg("agent")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| failed(&error))?;
-    let Some(stdout) = child.stdout.take() else {
-        return Err(failed(&"it has no output"));
-    };
-    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(START).unwrap_or(PollTimeout::NONE);
-    match poll(&mut fds, timeout) {
-        Ok(0) => return Err(failed(&"it does not answer")),
-        Ok(_) => {}
-        Err(errno) => return Err(failed(&errno)),
-    }
-    let mut line = String::new();
-    let mut reader = std::io::BufReader::new(stdout);
-    match std::io::BufRead::read_line(&mut reader, &mut line) {
-        Ok(_) if line.trim_end() == READY => Ok(()),
-        Ok(_) => match child.wait() {
-            // Somebody else's agent was faster.
-            Ok(_) if Store::current()?.has_agent() => Ok(()),
-            Ok(status) => Err(failed(&format!("it ended with {status}"))),
-            Err(error) => Err(failed(&error)),
-        },
-        Err(error) => Err(failed(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The delay before the next whole look, after each of `looks` that come as soon as they may.
-    fn storm(took: Duration, looks: usize) -> Vec<Duration> {
-        let mut pace = Pace::new(Instant::now());
-        let delays = (0..looks).map(|_| {
-            let start = pace.not_before;
-            pace.looked(start, start + took);
-            pace.not_before - pace.end
-        });
-        delays.collect()
-    }
-
-    #[test]
-    fn a_single_event_is_followed_at_once_however_long_a_look_takes() {
-        let ms = Duration::from_millis;
-        assert_eq!(storm(ms(3), 1), [ms(3)]);
-        assert_eq!(storm(ms(300), 1), [BREATH]);
-        let mut pace = Pace::new(Instant::now());
-        for _ in 0..100 {
-            let start = pace.end + ms(300);
-            pace.looked(start, start + ms(300));
-            assert_eq!(pace.not_before - pace.end, BREATH, "they are few");
-        }
-    }
-
-    #[test]
-    fn under_a_storm_whole_looks_take_half_of_the_time() {
-        for took in [1, 20, 300, 2000].map(Duration::from_millis) {
-            let delays = storm(took, 100);
-            let rest = &delays[50..];
-            let all: Duration = rest.iter().sum();
-            assert!(all >= took * 50, "{took:?}: {rest:?}");
-            let longest = rest.iter().max().copied();
-            assert!(longest <= Some(took), "{took:?}: not longer than needed");
-        }
-    }
 }
