@@ -13,12 +13,12 @@ mod skb;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use ipvlan_abi::{DropReason, LEASE_REPLY, LEASE_REQUEST};
+use ipvlan_abi::{DEEP_EGRESS, DropReason, LEASE_REPLY, LEASE_REQUEST, PortEntry};
 use ipvlan_core::guest::{
     Question, advertisement, arp_answer, is_for_one, is_of_host, own_mac, question,
 };
 use ipvlan_core::learn::{Claim, claim};
-use ipvlan_core::{Action, Fix, dhcp, rx, tx};
+use ipvlan_core::{Action, Fix, Verdict, dhcp, rx, tx, tx_shallow};
 
 use crate::skb::{NEXT, Skb, Tables, member, port, slot};
 
@@ -57,7 +57,32 @@ fn device_egress(ctx: TcContext) -> i32 {
     if !skb.pull() {
         return skb.shot(DropReason::Rewrite as u32);
     }
+    match tx_shallow(port, skb.ifindex(), &skb, &Tables) {
+        Verdict::DEEP if skb.pull_deep() => skb.continue_in(&ctx, DEEP_EGRESS, Verdict::DEEP),
+        Verdict::DEEP => skb.shot(DropReason::Rewrite as u32),
+        verdict => send(&ctx, skb, port, verdict),
+    }
+}
+
+/// Goes on from `device_egress` with a frame that could be ND, or that its sender could still change
+/// where it is looked at.
+#[classifier]
+fn deep_egress(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let Some(port) = port() else {
+        return skb.shot(DropReason::NoPort as u32);
+    };
+    // All of it is there already; this tells the verifier.
+    if !skb.pull() {
+        return skb.shot(DropReason::Rewrite as u32);
+    }
     let verdict = tx(port, skb.ifindex(), &skb, &Tables);
+    send(&ctx, skb, port, verdict)
+}
+
+/// Does to a frame that a device sent what was decided.
+#[inline(always)]
+fn send(ctx: &TcContext, skb: Skb, port: &PortEntry, verdict: Verdict) -> i32 {
     let fix = verdict.fix();
     if !fix.is_nothing() {
         if fix.has(Fix::SEALED) {
@@ -81,7 +106,7 @@ fn device_egress(ctx: TcContext) -> i32 {
             skb.wire(port)
         }
         Action::Pass => skb.pass(port),
-        Action::Lease => skb.continue_in(&ctx, LEASE_REQUEST, verdict),
+        Action::Lease => skb.continue_in(ctx, LEASE_REQUEST, verdict),
         Action::Drop => skb.shot(verdict.reason()),
     }
 }
@@ -93,6 +118,9 @@ fn lease_request(ctx: TcContext) -> i32 {
     let (Some(port), Some(slot)) = (port(), slot(skb.ifindex())) else {
         return skb.shot(DropReason::NoPort as u32);
     };
+    if !skb.pull_whole() {
+        return skb.shot(DropReason::Rewrite as u32);
+    }
     let version = skb.ip_version();
     let places = match dhcp::request(version, &skb) {
         Ok(places) => places,
@@ -179,7 +207,10 @@ fn decide(ctx: TcContext) -> i32 {
     }
     let verdict = match skb.mark() {
         0 => rx(port, &skb, &Tables),
-        sender => tx(port, sender, &skb, &Tables),
+        sender => match tx_shallow(port, sender, &skb, &Tables) {
+            Verdict::DEEP => tx(port, sender, &skb, &Tables),
+            verdict => verdict,
+        },
     };
     skb.set_cb(verdict.to_bits());
     0

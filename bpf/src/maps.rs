@@ -56,10 +56,10 @@ pub(crate) type Scratch = [u64; 4];
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-// Programs of their own, because DHCP is rare and its messages are walked: the verifier would walk
-// them behind every path of a hook.
+// Programs of their own, because what they are for is rare and is walked: the verifier would walk it
+// behind every path of a hook.
 #[map]
-pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
 // By host end of a tap; the control plane makes the entry.
 #[map]

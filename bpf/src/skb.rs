@@ -28,7 +28,7 @@ use ipvlan_abi::{
     PORT_SET_TYPE, PortEntry, ROUTED_MARK, SENDERS,
 };
 use ipvlan_core::dhcp::Places;
-use ipvlan_core::frame::{ETHERNET, SHALLOW, Walk, reach};
+use ipvlan_core::frame::{ETHERNET, PORTS, SHALLOW, Walk, reach};
 use ipvlan_core::guest::Answer;
 use ipvlan_core::learn::Claim;
 use ipvlan_core::{DEPTH, Fix, Frame, Meter, Owners, Verdict, admit};
@@ -113,6 +113,32 @@ impl Skb {
         // SAFETY: a helper call with the program's own context. It moves the packet, and no
         // reference into the packet is alive yet.
         unsafe { bpf_skb_pull_data(self.raw, want as u32) == 0 }
+    }
+
+    /// Copies to where the sender cannot reach it what [`Frame::word`] reaches. False: no memory.
+    #[inline(always)]
+    pub(crate) fn pull_deep(&self) -> bool {
+        // SCTP whose segments lie one behind the other: what is pulled out of the first would be
+        // missing there. The kernel copied all of it from its sender.
+        const GSO_BY_FRAGS: u32 = 0xffff;
+        if self.raw().gso_size == GSO_BY_FRAGS {
+            return self.pull();
+        }
+        let len = self.raw().len;
+        let want = if len < DEPTH as u32 {
+            len
+        } else {
+            DEPTH as u32
+        };
+        // SAFETY: as in `pull`.
+        unsafe { bpf_skb_pull_data(self.raw, want) == 0 }
+    }
+
+    /// The same of all of it.
+    #[inline(always)]
+    pub(crate) fn pull_whole(&self) -> bool {
+        // SAFETY: as in `pull`.
+        unsafe { bpf_skb_pull_data(self.raw, self.raw().len) == 0 }
     }
 
     /// Leaves the decision where a test run can read it: the lower half first.
@@ -631,7 +657,7 @@ impl Frame for Skb {
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         // The verifier wants a bound of its own on the offset, before the one by the packet.
-        if offset > SHALLOW - N {
+        if offset > PORTS - N {
             return None;
         }
         let start = self.raw().data as usize + offset;

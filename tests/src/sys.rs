@@ -1,4 +1,4 @@
-//! Packet sockets, packet(7). All `unsafe` of this crate is here.
+//! Packet sockets, packet(7), and an option of UDP. All `unsafe` of this crate is here.
 
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -61,14 +61,19 @@ fn link_layer(ifindex: u32, protocol: u16) -> libc::sockaddr_ll {
     address
 }
 
-/// Switches an integer option of level `SOL_PACKET` on.
-fn switch_on(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<(), Errno> {
+/// Leaves the checksum out of each datagram over IPv6.
+pub(crate) fn leave_checksum_out(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    switch_on(fd, libc::IPPROTO_UDP, UDP_NO_CHECK6_TX)
+}
+
+/// Switches an integer option on.
+fn switch_on(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer is to a local int that outlives the call, and its length is beside it.
     let done = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
             (&raw const on).cast(),
             INT_LEN,
@@ -79,17 +84,17 @@ fn switch_on(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<(), Errno> {
 
 /// Asks for the VLAN tag of each frame.
 pub(crate) fn want_vlan(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    switch_on(fd, libc::PACKET_AUXDATA)
+    switch_on(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA)
 }
 
 /// Asks for a `virtio_net_hdr` in front of each frame, in both directions.
 pub(crate) fn want_offload_header(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    switch_on(fd, PACKET_VNET_HDR)
+    switch_on(fd, libc::SOL_PACKET, PACKET_VNET_HDR)
 }
 
 /// Asks for frames to go past the interface's queue.
 pub(crate) fn bypass_queue(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    switch_on(fd, PACKET_QDISC_BYPASS)
+    switch_on(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS)
 }
 
 /// `recvmsg(2)` that does not wait.
@@ -238,6 +243,8 @@ const PACKET_QDISC_BYPASS: libc::c_int = 20;
 /// The only control message needs `CMSG_SPACE(20)`, 40 bytes. A u8 because the field for it is a
 /// u32 with musl and a usize with glibc.
 const CONTROL_LEN: u8 = 64;
+/// Of linux/udp.h.
+const UDP_NO_CHECK6_TX: libc::c_int = 101;
 const ETH_P_ALL: u16 = 3;
 const AF_PACKET: u16 = 17;
 #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]

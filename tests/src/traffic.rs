@@ -1,14 +1,20 @@
 //! Sockets in namespaces: what an application would see.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::sendfile::sendfile;
+
 use crate::ns::Ns;
 use crate::process::Process;
-use crate::{Net, PATIENCE, eventually};
+use crate::{Net, PATIENCE, eventually, sys};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -262,6 +268,36 @@ impl Ear {
                 Ok(_) | Err(_) => {}
             }
         }
+    }
+}
+
+/// A datagram over IPv6, without a checksum, whose data its sender can still change after it was
+/// sent: `sendfile(2)` puts the pages of the file into the packet as they are (since Linux 6.5;
+/// before, it copies them).
+#[derive(Debug)]
+pub struct SharedDatagram {
+    data: File,
+}
+
+impl SharedDatagram {
+    /// Sends it from `client`.
+    #[track_caller]
+    pub fn send(client: &Ns, to: SocketAddr, data: &[u8]) -> Self {
+        let file = memfd_create("data", MFdFlags::MFD_CLOEXEC).expect("memfd_create");
+        let this = Self { data: file.into() };
+        this.change(0, data);
+        let socket = client.enter(|| UdpSocket::bind((any(to.ip()), 0)).expect("a socket"));
+        sys::leave_checksum_out(socket.as_fd()).expect("UDP_NO_CHECK6_TX");
+        socket.connect(to).expect("connect");
+        let sent = sendfile(&socket, &this.data, None, data.len());
+        assert_eq!(sent, Ok(data.len()), "sendfile");
+        this
+    }
+
+    /// Writes over a part of its data, wherever they are by now.
+    #[track_caller]
+    pub fn change(&self, offset: u64, bytes: &[u8]) {
+        self.data.write_all_at(bytes, offset).expect("write");
     }
 }
 

@@ -20,7 +20,7 @@
 //! GRANTS     GrantKey            1            control plane    (control plane: what is whose by hand)
 //! FLOODS     ifindex, lower bits a moment     both hooks       both hooks (not pinned)
 //! CLIENTS    ifindex, lower bits ClientEntry  lease_request    lease_reply (not pinned)
-//! PROGRAMS   LEASE_*             a program    control plane    both hooks, DHCP only
+//! PROGRAMS   LEASE_*, DEEP_*     a program    control plane    both hooks, what is rare
 //! GUESTS     a tap's ifindex     GuestEntry   a tap's hooks    a tap's hooks
 //! LEARNT     ClaimKey            a moment     control plane    control plane; hooks renew the moment
 //! CLAIMS     (ring buffer)       ClaimKey     hooks            the agent
@@ -80,6 +80,9 @@ pub const LEASE_REQUEST: u32 = 0;
 
 /// The same for replies from the wire.
 pub const LEASE_REPLY: u32 = 1;
+
+/// The same for what a device sent that cannot be decided on by its first bytes.
+pub const DEEP_EGRESS: u32 = 2;
 
 /// Pairs of device and reason for which dropped frames are counted.
 pub const MAX_DROPS: u32 = 16_384;

@@ -106,6 +106,31 @@ const fn role(port: u16, server: u16, client: u16, odd: bool) -> Role {
     }
 }
 
+/// Whether an IPv4 packet has to be looked at more closely than the fixed header to know its role: its
+/// UDP header, or a part of it, is where the sender can still change it.
+#[inline(always)]
+pub(crate) fn may_change4<F: Frame>(frame: &F) -> bool {
+    match frame.at::<20>(ETHERNET) {
+        Some(head) => head[9] == UDP && (head[0] & 0x0f != 5 || !is_fixed(frame, UDP4)),
+        None => false,
+    }
+}
+
+/// The same of an IPv6 packet with nothing between the IPv6 header and UDP.
+#[inline(always)]
+pub(crate) fn may_change6<F: Frame>(frame: &F) -> bool {
+    match frame.at::<8>(ETHERNET) {
+        Some(head) => head[6] == UDP && !is_fixed(frame, UDP6),
+        None => false,
+    }
+}
+
+/// Whether the UDP header at `at`, if there is one, is out of the sender's reach.
+#[inline(always)]
+fn is_fixed<F: Frame>(frame: &F, at: usize) -> bool {
+    frame.at::<UDP_BYTES>(at).is_some() || (frame.len() as usize) < at + UDP_BYTES
+}
+
 /// Of an IPv4 packet. A later fragment is nothing: without its first one nobody can use it.
 #[inline(always)]
 pub(crate) fn role4<F: Frame>(frame: &F) -> Role {

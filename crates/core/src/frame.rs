@@ -7,6 +7,9 @@ pub const DEPTH: usize = 512;
 /// Bytes that [`Frame::at`] has to reach: Ethernet and a plain IPv6 header, or all of ARP.
 pub const SHALLOW: usize = ETHERNET + 40;
 
+/// Bytes that [`Frame::at`] may reach: those, and what is the header of UDP.
+pub const PORTS: usize = SHALLOW + 8;
+
 /// How much of a frame [`Frame::at`] has to reach, by its EtherType in network order; `None` when
 /// even that is out of reach.
 ///
@@ -47,8 +50,9 @@ pub trait Frame {
         self.len() == 0
     }
 
-    /// `N` bytes at `offset`, or `None` past the end of the frame or of its first [`SHALLOW`] bytes.
-    /// For the headers that every frame is read for, where they always are.
+    /// `N` bytes at `offset`, or `None` past the end of the frame or of its first [`PORTS`] bytes, or
+    /// where a datapath has not put them yet; of the first [`reach`] bytes it has. What is there is
+    /// out of its sender's reach. For the headers that every frame is read for, where they always are.
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
     /// The 8 bytes at `offset`, the first one lowest, or `None` past the end of the frame or of its
@@ -159,7 +163,7 @@ impl Frame for Bytes<'_> {
 
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         let end = offset.checked_add(N)?;
-        if end > SHALLOW {
+        if end > PORTS {
             return None;
         }
         self.bytes.get(offset..end)?.first_chunk()

@@ -45,5 +45,5 @@ pub use flood::{Meter, admit};
 pub use frame::{DEPTH, Frame};
 pub use l3::Owners;
 pub use rx::rx;
-pub use tx::tx;
+pub use tx::{tx, tx_shallow};
 pub use verdict::{Action, Fix, Verdict};

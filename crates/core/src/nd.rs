@@ -10,6 +10,10 @@
 //! * more than one link-layer option, one of another length than Ethernet's, or more options than
 //!   [`OPTIONS`]. No message of RFC 4861 needs that.
 //!
+//! What was looked at has to stay what it was. A sender may share pages with its packet (`sendfile(2)`)
+//! and write to them later, so frames that could be ND ([`may_be_nd`]) are decided on by
+//! [`tx`](crate::tx()) alone, which a datapath asks when the headers are out of the sender's reach.
+//!
 //! An ND message whose checksum is still to be written is refused as well ([`Fix::SEALED`]): where it
 //! will be written is the sender's choice.
 //!
@@ -154,6 +158,34 @@ pub(crate) fn inspect<F: Frame>(own: Mac, frame: &F) -> Result<Fix, DropReason> 
         return Ok(Fix::NOTHING);
     }
     Ok(options(own, frame, at, end, fixed)?.and(Fix::SEALED))
+}
+
+/// Whether ND can be in what follows an IPv6 header that says `next`: ICMPv6, or a header that says in
+/// its turn what follows.
+#[inline(always)]
+const fn may_be_in(next: u8) -> bool {
+    matches!(
+        next,
+        ICMPV6
+            | HOP_BY_HOP
+            | ROUTING
+            | DESTINATION
+            | MOBILITY
+            | HIP
+            | SHIM6
+            | FRAGMENT
+            | AUTHENTICATION
+    )
+}
+
+/// Whether an IPv6 frame has to be looked at more closely than the fixed header to know that it is
+/// not ND.
+#[inline(always)]
+pub(crate) fn may_be_nd<F: Frame>(frame: &F) -> bool {
+    match frame.at::<8>(ETHERNET) {
+        Some(head) => may_be_in(head[6]),
+        None => false,
+    }
 }
 
 /// Whether an IPv6 frame is ND; or why it must not leave.

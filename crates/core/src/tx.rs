@@ -44,9 +44,35 @@ use crate::l3::{
 use crate::nd;
 use crate::verdict::{Action, Fix, Verdict};
 
-/// Decides on a frame that came out of the device whose host end is `sender`.
+/// Decides on a frame that came out of the device whose host end is `sender`, all of whose headers
+/// are out of the sender's reach.
 #[inline(always)]
 pub fn tx<F: Frame, O: Owners>(port: &PortEntry, sender: u32, frame: &F, owners: &O) -> Verdict {
+    decide::<true, F, O>(port, sender, frame, owners)
+}
+
+/// The same of a frame of which that is sure for the first [`reach`](crate::frame::reach) bytes only:
+/// decides as [`tx`] does, or says [`Verdict::DEEP`], because it matters what is behind.
+///
+/// Decided here is what most frames are: TCP and UDP, IPv4 and ARP. There is nothing to walk, so it is
+/// also quickly verified.
+#[inline(always)]
+pub fn tx_shallow<F: Frame, O: Owners>(
+    port: &PortEntry,
+    sender: u32,
+    frame: &F,
+    owners: &O,
+) -> Verdict {
+    decide::<false, F, O>(port, sender, frame, owners)
+}
+
+#[inline(always)]
+fn decide<const DEEP: bool, F: Frame, O: Owners>(
+    port: &PortEntry,
+    sender: u32,
+    frame: &F,
+    owners: &O,
+) -> Verdict {
     let Some(ethernet) = Ethernet::of(frame) else {
         return Verdict::drop(DropReason::Runt);
     };
@@ -54,13 +80,13 @@ pub fn tx<F: Frame, O: Owners>(port: &PortEntry, sender: u32, frame: &F, owners:
         return Verdict::drop(DropReason::Vlan);
     }
     match port.mode() {
-        Mode::L2 => tx_l2(port, sender, ethernet, frame, owners),
-        Mode::L3 | Mode::L3s => tx_l3(port, ethernet, frame, owners),
+        Mode::L2 => tx_l2::<DEEP, F, O>(port, sender, ethernet, frame, owners),
+        Mode::L3 | Mode::L3s => tx_l3::<DEEP, F, O>(port, ethernet, frame, owners),
     }
 }
 
 #[inline(always)]
-fn tx_l2<F: Frame, O: Owners>(
+fn tx_l2<const DEEP: bool, F: Frame, O: Owners>(
     port: &PortEntry,
     sender: u32,
     ethernet: Ethernet,
@@ -70,15 +96,20 @@ fn tx_l2<F: Frame, O: Owners>(
     let own = Mac::of(&port.mac);
     let fix = Fix::SOURCE.when(ethernet.source != own);
     let fix = match ethernet.ethertype {
+        IPV4 if !DEEP && dhcp::may_change4(frame) => return Verdict::DEEP,
         IPV4 => match dhcp::role4(frame) {
             Role::Other => fix,
             role => return tx_dhcp(port, role, ethernet, frame, owners).with(fix),
         },
+        IPV6 if !DEEP && (nd::may_be_nd(frame) || dhcp::may_change6(frame)) => {
+            return Verdict::DEEP;
+        }
         IPV6 => match dhcp::role6(frame) {
-            Role::Other => match nd::inspect(own, frame) {
+            Role::Other if DEEP => match nd::inspect(own, frame) {
                 Ok(found) => fix.and(found),
                 Err(reason) => return Verdict::drop(reason),
             },
+            Role::Other => fix,
             role => return tx_dhcp(port, role, ethernet, frame, owners).with(fix),
         },
         ARP => match arp_sender(own, frame) {
@@ -95,7 +126,7 @@ fn tx_l2<F: Frame, O: Owners>(
         return tx_own(port, ethernet, frame, owners).with(fix);
     }
     if ethernet.destination.is_group() {
-        return tx_group(port, sender, ethernet, frame, owners).with(fix);
+        return tx_group::<DEEP, F, O>(port, sender, ethernet, frame, owners).with(fix);
     }
     send(port, frame, Verdict::WIRE).with(fix)
 }
@@ -178,7 +209,7 @@ fn tx_own<F: Frame, O: Owners>(
 
 /// Broadcast and multicast.
 #[inline(always)]
-fn tx_group<F: Frame, O: Owners>(
+fn tx_group<const DEEP: bool, F: Frame, O: Owners>(
     port: &PortEntry,
     sender: u32,
     ethernet: Ethernet,
@@ -204,6 +235,7 @@ fn tx_group<F: Frame, O: Owners>(
             },
             _ => return send(port, frame, Verdict::FLOOD),
         },
+        IPV6 if !DEEP => return send(port, frame, Verdict::FLOOD),
         IPV6 => match nd::solicited(frame) {
             0 => return send(port, frame, Verdict::FLOOD),
             target => match v6_owner(port, &target.to_le_bytes(), owners) {
@@ -231,7 +263,7 @@ fn is_open(owner: Owner, sender: u32) -> bool {
 }
 
 #[inline(always)]
-fn tx_l3<F: Frame, O: Owners>(
+fn tx_l3<const DEEP: bool, F: Frame, O: Owners>(
     port: &PortEntry,
     ethernet: Ethernet,
     frame: &F,
@@ -255,6 +287,8 @@ fn tx_l3<F: Frame, O: Owners>(
             }
             // With a link-layer option in it, and by a route, it would say to the LAN what ARP may
             // not say here either.
+            Some(_) if !DEEP && nd::may_be_nd(frame) => return Verdict::DEEP,
+            Some(address) if !DEEP => v6_owner(port, address, owners),
             Some(address) => match nd::is_nd(frame) {
                 Ok(false) => v6_owner(port, address, owners),
                 Ok(true) => return Verdict::drop(DropReason::NotIp),

@@ -121,7 +121,9 @@ const ND_CHECKSUM: u32 = 55;
 const OFFSET: u64 = DEPTH as u64 - 1;
 const FIX: u64 = !0 << SOURCE;
 
-const _: () = assert!(DropReason::ALL.len() <= 1 << (SOURCE - REASON));
+const NO_REASON: u64 = (1 << (SOURCE - REASON)) - 1;
+
+const _: () = assert!(DropReason::ALL.len() as u64 <= NO_REASON);
 const _: () = assert!(DEPTH.is_power_of_two() && OFFSET < 1 << (ND_CHECKSUM - ND_OPTION));
 
 /// A decision. To ignore one is to lose a frame or to leak it.
@@ -147,6 +149,10 @@ impl Verdict {
     pub const PARENT: Self = Self::plain(Action::Parent);
     /// [`Action::Flood`].
     pub const FLOOD: Self = Self::plain(Action::Flood);
+
+    /// No decision yet: [`tx`](crate::tx()) has to make it, with all of the headers out of the sender's
+    /// reach. Its action is [`Action::Drop`], for no reason that there is.
+    pub const DEEP: Self = Self(((Action::Drop as u64) << ACTION) | (NO_REASON << REASON));
 
     /// [`Action::Deliver`].
     #[inline(always)]

@@ -2,12 +2,12 @@
 
 mod frames;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use frames::*;
 use ipvlan_abi::{DropReason, Flag, Mode, Owner, PORT_PREFIXES, PORT_ROUTED, PortEntry};
-use ipvlan_core::frame::Bytes;
-use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx};
+use ipvlan_core::frame::{Bytes, Frame, Walk, reach};
+use ipvlan_core::{Action, DEPTH, Fix, Owners, Verdict, rx, tx, tx_shallow};
 use proptest::prelude::*;
 
 /// Nobody owns anything.
@@ -84,6 +84,61 @@ impl Sample {
             another_host: self.another_host,
             segmented: self.segmented,
         }
+    }
+}
+
+/// A frame of which its sender can still change what is behind the first `fixed` bytes.
+struct Shared<'a> {
+    frame: Bytes<'a>,
+    fixed: usize,
+    /// Whether a decision looked there.
+    looked: Cell<bool>,
+}
+
+impl Shared<'_> {
+    fn look(&self, end: usize) {
+        self.looked.set(self.looked.get() || end > self.fixed);
+    }
+}
+
+impl Frame for Shared<'_> {
+    fn len(&self) -> u32 {
+        self.frame.len()
+    }
+
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        if offset + N > self.fixed {
+            return None;
+        }
+        self.frame.at(offset)
+    }
+
+    fn word(&self, offset: usize) -> Option<u64> {
+        let word = self.frame.word(offset)?;
+        self.look(offset + 8);
+        Some(word)
+    }
+
+    fn pair(&self, offset: usize) -> Option<[u8; 2]> {
+        let pair = self.frame.pair(offset)?;
+        self.look(offset + 2);
+        Some(pair)
+    }
+
+    fn walk<W: Walk>(&self, walk: &mut W) {
+        let _: bool = (0..W::ROUNDS).all(|_| walk.round(self));
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.frame.is_tagged()
+    }
+
+    fn is_for_another_host(&self) -> bool {
+        self.frame.is_for_another_host()
+    }
+
+    fn is_to_be_segmented(&self) -> bool {
+        self.frame.is_to_be_segmented()
     }
 }
 
@@ -417,6 +472,30 @@ fn coherent(verdict: Verdict, asked: &Recorded) -> Result<(), TestCaseError> {
 
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn what_is_not_looked_at_deeply_is_decided_all_the_same(
+        sample in prop_oneof![sample(), deep_sample()],
+        port in any_port(),
+    ) {
+        let shallow = tx_shallow(&port, SENDER, &sample.frame(), &Table);
+        if shallow != Verdict::DEEP {
+            prop_assert_eq!(shallow, tx(&port, SENDER, &sample.frame(), &Table));
+        }
+    }
+
+    #[test]
+    fn nothing_is_decided_by_what_the_sender_can_still_change(
+        sample in prop_oneof![sample(), deep_sample()],
+        port in any_port(),
+        more in 0..64_usize,
+    ) {
+        let frame = sample.frame();
+        let fixed = reach(frame.at(12).copied()) + more;
+        let shared = Shared { frame, fixed, looked: Cell::new(false) };
+        let verdict = tx_shallow(&port, SENDER, &shared, &Table);
+        prop_assert!(verdict == Verdict::DEEP || !shared.looked.get(), "{verdict:?}");
+    }
 
     #[test]
     fn tx_always_decides_and_passes_only_in_l3s(sample in sample(), port in any_port()) {

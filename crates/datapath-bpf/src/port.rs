@@ -12,8 +12,8 @@ use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ipvlan_abi::{
-    ABI_VERSION, ClaimKey, DevEntry, DropKey, DropReason, GrantKey, GuestEntry, LEASE_REPLY,
-    LEASE_REQUEST, MAX_DEVS, MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
+    ABI_VERSION, ClaimKey, DEEP_EGRESS, DevEntry, DropKey, DropReason, GrantKey, GuestEntry,
+    LEASE_REPLY, LEASE_REQUEST, MAX_DEVS, MAX_OWNERS, Owner, PORT_SET_TYPE, PortEntry,
 };
 
 use crate::OBJECT;
@@ -28,7 +28,8 @@ const GUEST_EGRESS: Spot = Spot::early_ingress("guest_egress");
 const GUEST_INGRESS: Spot = Spot::egress("guest_ingress");
 const ATTACHED: [Spot; 4] = [PARENT_INGRESS, DEVICE_EGRESS, GUEST_EGRESS, GUEST_INGRESS];
 /// Programs that others go on with.
-const LEASES: [(u32, &str); 2] = [
+const CONTINUED: [(u32, &str); 3] = [
+    (DEEP_EGRESS, "deep_egress"),
     (LEASE_REQUEST, "lease_request"),
     (LEASE_REPLY, "lease_reply"),
 ];
@@ -122,7 +123,7 @@ impl Port {
         for name in ATTACHED
             .map(|spot| spot.program)
             .into_iter()
-            .chain(LEASES.map(|(_, name)| name))
+            .chain(CONTINUED.map(|(_, name)| name))
         {
             let program: &mut SchedClassifier = ebpf
                 .program_mut(name)
@@ -143,7 +144,7 @@ impl Port {
             .ok_or(Error::Missing("PROGRAMS"))?
             .try_into()
             .map_err(|source| map("open", "programs", source))?;
-        for (index, name) in LEASES {
+        for (index, name) in CONTINUED {
             // By its pin: the object does not lend a map and a program at once.
             let program = SchedClassifier::from_pin(dir.join(name))
                 .map_err(|source| of_program("open", name, source))?;

@@ -11,11 +11,13 @@
 //! | `headers.rs` | the Ethernet header, and what is neither ARP nor IP behind it |
 //! | `arp.rs` | ARP |
 //! | `discovery.rs` | IPv6 neighbour discovery |
+//! | `sharing.rs` | ND and ARP, after they were looked at |
 
 mod arp;
 mod discovery;
 mod everyday;
 mod headers;
+mod sharing;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
