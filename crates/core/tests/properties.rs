@@ -591,7 +591,7 @@ proptest! {
                 _ => sample.bytes.get(22..38),
             };
             let from_nobody = sender.is_some_and(|sender| sender.iter().all(|byte| *byte == 0));
-            let may_flood = from_nobody || answers_a_probe;
+            let may_flood = from_nobody || answers_a_probe || port.learns();
             prop_assert!(action == Action::Pass || may_flood, "no owner");
         }
     }
