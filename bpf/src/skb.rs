@@ -24,8 +24,8 @@ use aya_ebpf::helpers::{
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use ipvlan_abi::{
-    CLAIM_GAP, ClaimKey, DEV_LEARN, DevEntry, DropKey, DropReason, OWNER_PEER, Owner, PORT_MARK,
-    PORT_SET_TYPE, PortEntry, ROUTED_MARK, SENDERS,
+    CLAIM_BURST, CLAIM_GAP, ClaimKey, DEV_LEARN, DevEntry, DropKey, DropReason, OWNER_PEER, Owner,
+    PORT_MARK, PORT_SET_TYPE, PortEntry, ROUTED_MARK, SENDERS,
 };
 use ipvlan_core::dhcp::Places;
 use ipvlan_core::frame::{ETHERNET, PORTS, SHALLOW, Walk, reach};
@@ -430,11 +430,13 @@ impl Skb {
         };
         // SAFETY: as in `remember_guest`.
         unsafe {
-            let told = &raw mut (*guest).told;
-            if owner.ifindex == host || now.wrapping_sub(told.read_volatile()) < CLAIM_GAP {
+            let quiet_at = &raw mut (*guest).quiet_at;
+            let then = quiet_at.read_volatile();
+            let then = if then < now { now } else { then };
+            if owner.ifindex == host || then - now >= CLAIM_BURST * CLAIM_GAP {
                 return;
             }
-            told.write_volatile(now);
+            quiet_at.write_volatile(then + CLAIM_GAP);
         }
         // Full: it is told again with the next claim.
         let _: Result<(), i32> = CLAIMS.output::<ClaimKey>(&key, 0);

@@ -461,10 +461,6 @@ impl Places {
             Spot::Home(home) => {
                 let Some((from, to)) = letter.ip else { return };
                 let elsewhere = [LAN4.into(), LAN6.into(), HOST4.into(), HOST6.into()];
-                if elsewhere.contains(&to) || is_of_pool(to) && !facts.belongs(since, now, home, to)
-                {
-                    wrong.push(format!("{spot} gets a frame for {to}, which is not there"));
-                }
                 if is_broadcast(to) && !could(Fact::Mode(Mode::L2)) {
                     wrong.push(format!("{spot} gets a broadcast in a mode without"));
                 }
@@ -478,6 +474,11 @@ impl Places {
                     && letter.is_advertisement
                     && (could(Fact::Mode(Mode::L3)) || could(Fact::Mode(Mode::L3s)));
                 let to_sibling = is_of_pool(to) || is_broadcast(to);
+                // Its address may be one that nobody learns.
+                let belongs = !is_of_pool(to) || by_parent || facts.belongs(since, now, home, to);
+                if elsewhere.contains(&to) || !belongs {
+                    wrong.push(format!("{spot} gets a frame for {to}, which is not there"));
+                }
                 if is_of_pool(from) && to_sibling && !allowed && !by_parent {
                     wrong.push(format!(
                         "{spot} gets a frame of a sibling ({from}) although devices are isolated"

@@ -100,8 +100,11 @@ pub const MAX_LEARNT: u32 = 16_384;
 /// Room for claims that the agent has not read yet, in bytes; one takes 32.
 pub const CLAIMS_BYTES: u32 = 65_536;
 
-/// Between two claims that are told of one guest, in nanoseconds: 100 a second.
+/// Between two claims that are told of one guest, in nanoseconds: 100 a second, in the long run.
 pub const CLAIM_GAP: u64 = 10_000_000;
+
+/// Claims that a guest that was quiet may make at once, as one with several addresses does when it starts.
+pub const CLAIM_BURST: u64 = 64;
 
 /// Addresses of one family that the devices of one parent can own together.
 pub const MAX_OWNERS: u32 = 65_536;

@@ -249,8 +249,9 @@ impl ClaimKey {
 pub struct GuestEntry {
     /// Its MAC address, the first byte lowest; 0: not heard of yet.
     pub mac: u64,
-    /// When a claim of its was told last (`CLOCK_MONOTONIC`, nanoseconds).
-    pub told: u64,
+    /// When it may make as many claims at once again as one that was quiet (`CLOCK_MONOTONIC`,
+    /// nanoseconds).
+    pub quiet_at: u64,
 }
 
 const _: () = assert!(size_of::<GuestEntry>() == 16);

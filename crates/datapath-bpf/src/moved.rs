@@ -184,7 +184,7 @@ impl Port {
             if let Some(guest) = self.guest(from)? {
                 let [a, b, c, d, e, f] = guest;
                 let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-                let _: Option<GuestEntry> = guests.insert(to, GuestEntry { mac, told: 0 });
+                let _: Option<GuestEntry> = guests.insert(to, GuestEntry { mac, quiet_at: 0 });
             }
         }
         let taps = devs.iter().filter(|(_, (_, dev))| dev.bits & DEV_TAP != 0);
