@@ -14,6 +14,9 @@
 //!
 //! Limits: without an agent nothing is learnt. What was told while there was none is told again with the
 //! next claim, since the guest does not own the address yet.
+//! A guest that closes its tap and opens it again before anybody looked (the kernel tells of a carrier that
+//! was lost once a second) goes on with what was learnt before. So does one that takes an address away
+//! from its interface: there is no message for that.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
