@@ -14,7 +14,14 @@ const ABI: &str = "crates/abi/src/lib.rs";
 pub(crate) fn layout() -> Result {
     let root = workspace::root();
     let git = |words: &[&str]| read_quiet(Command::new("git").current_dir(&root).args(words));
-    let tags = git(&["tag", "--list", "v*", "--merged", "--sort=-version:refname"])?;
+    let tags = git(&[
+        "tag",
+        "--list",
+        "v*",
+        "--merged",
+        "HEAD",
+        "--sort=-version:refname",
+    ])?;
     let Some(tag) = tags.lines().next() else {
         note("nothing was released yet");
         return Ok(());

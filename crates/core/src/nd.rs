@@ -11,7 +11,7 @@
 //!   [`OPTIONS`]. No message of RFC 4861 needs that.
 //!
 //! What was looked at has to stay what it was. A sender may share pages with its packet (`sendfile(2)`)
-//! and write to them later, so frames that could be ND ([`may_be_nd`]) are decided on by
+//! and write to them later, so frames that could be ND (`may_be_nd`) are decided on by
 //! [`tx`](crate::tx()) alone, which a datapath asks when the headers are out of the sender's reach.
 //!
 //! An ND message whose checksum is still to be written is refused as well ([`Fix::SEALED`]): where it
