@@ -37,6 +37,21 @@ pub struct Guest {
     pumps: Vec<JoinHandle<()>>,
 }
 
+/// Addresses for the guest of this number, in its mode.
+pub fn addresses(mode: Mode, number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    let six = u16::from(number);
+    match mode {
+        Mode::L2 => (
+            Ipv4Addr::new(10, 1, 0, 60 + number),
+            Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x60 + six),
+        ),
+        Mode::L3 | Mode::L3s => (
+            Ipv4Addr::new(10, 2, 60 + number, 1),
+            Ipv6Addr::new(0xfd02, 0x60 + six, 0, 0, 0, 0, 0, 1),
+        ),
+    }
+}
+
 /// Opens a tap of the calling thread's namespace, as a virtual machine monitor does.
 ///
 /// # Errors

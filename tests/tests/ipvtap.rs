@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ipvlan_tests::guest::{open_tap, open_tap_as};
+use ipvlan_tests::guest::{addresses, open_tap, open_tap_as};
 use ipvlan_tests::packet::{self, Mac, ethertype};
 use ipvlan_tests::{
     Dice, Guest, LAN4, MARK, Mode, Net, Ns, PATIENCE, Sniffer, differs, eventually, traffic,
@@ -26,21 +26,6 @@ struct Place<'a> {
     name: &'a str,
     ns: &'a Ns,
     addresses: [IpAddr; 2],
-}
-
-/// Addresses of a guest, in its mode.
-fn addresses(mode: Mode, number: u8) -> (Ipv4Addr, Ipv6Addr) {
-    let six = u16::from(number);
-    match mode {
-        Mode::L2 => (
-            Ipv4Addr::new(10, 1, 0, 60 + number),
-            Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x60 + six),
-        ),
-        Mode::L3 | Mode::L3s => (
-            Ipv4Addr::new(10, 2, 60 + number, 1),
-            Ipv6Addr::new(0xfd02, 0x60 + six, 0, 0, 0, 0, 0, 1),
-        ),
-    }
 }
 
 /// Makes a tap for a guest, gives it its addresses, and starts the guest.

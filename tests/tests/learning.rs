@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipvlan_tests::guest::addresses;
 use ipvlan_tests::packet::{BROADCAST, Mac, arp, ethernet, ethertype, icmpv6, ipv6, nd};
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::{Guest, LAN4, Mode, Net, eventually, traffic};
@@ -16,20 +17,6 @@ const MACS: [Mac; 2] = [*b"\x02guest", *b"\x02GUEST"];
 const SOON: Duration = Duration::from_secs(3);
 /// For what must not come.
 const QUIET: Duration = Duration::from_millis(500);
-
-fn addresses(mode: Mode, number: u8) -> (Ipv4Addr, Ipv6Addr) {
-    let six = u16::from(number);
-    match mode {
-        Mode::L2 => (
-            Ipv4Addr::new(10, 1, 0, 60 + number),
-            Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x60 + six),
-        ),
-        Mode::L3 | Mode::L3s => (
-            Ipv4Addr::new(10, 2, 60 + number, 1),
-            Ipv6Addr::new(0xfd02, 0x60 + six, 0, 0, 0, 0, 0, 1),
-        ),
-    }
-}
 
 /// A tap of this number, and a guest behind it that has no address yet.
 #[track_caller]
