@@ -249,6 +249,21 @@ fn a_claim_does_not_take_what_somebody_has() {
 }
 
 #[test]
+fn a_guest_says_all_of_its_addresses_at_once() {
+    let net = Net::new(Mode::L2).build();
+    let guest = guest(&net, 0, "learning on");
+    let sender = Sender::on(&guest.ns, "eth0");
+    let all: Vec<_> = (1..=20).map(|last| Ipv4Addr::new(10, 1, 8, last)).collect();
+    // In one go, and never again.
+    for address in &all {
+        claim4(&sender, *address);
+    }
+    for address in &all {
+        owns(&net, 0, &address.to_string());
+    }
+}
+
+#[test]
 fn one_guest_is_learnt_64_addresses_of_and_the_others_are_heard() {
     let net = Net::new(Mode::L2).build();
     let attacker = guest(&net, 0, "learning on");
