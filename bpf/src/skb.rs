@@ -403,7 +403,7 @@ impl Skb {
             return;
         }
         // SAFETY: the map is not preallocated, so an entry is freed only after this program has ended.
-        let Some(&DevEntry { slot, bits }) = (unsafe { DEVS.get(host) }) else {
+        let Some(&DevEntry { slot, bits, .. }) = (unsafe { DEVS.get(host) }) else {
             return;
         };
         if bits & DEV_LEARN == 0 {

@@ -319,3 +319,37 @@ fn what_was_learnt_lasts_without_an_agent_and_goes_with_the_guest() {
     assert!(again.ns.answers("10.1.0.254"), "started again");
     owns(&net, 0, &v4.to_string());
 }
+
+#[test]
+fn nobody_has_to_look_between_one_guest_and_the_next() {
+    let net = Net::new(Mode::L2).build();
+    let first = guest(&net, 0, "learning on");
+    let (v4, v6) = addresses(Mode::L2, 0);
+    first.configure(Mode::L2, v4, v6);
+    assert!(first.ns.answers("10.1.0.254"));
+    owns(&net, 0, &v4.to_string());
+    for pid in net.agents() {
+        let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the agent");
+    }
+    assert!(eventually(SOON, || net.agents().is_empty()));
+
+    // It leaves a claim for whoever starts to listen.
+    let sender = Sender::on(&first.ns, "eth0");
+    claim4(&sender, Ipv4Addr::new(10, 1, 7, 7));
+    first.stop();
+    let again = start(&net, 0);
+    let (other4, other6) = addresses(Mode::L2, 1);
+    again.configure(Mode::L2, other4, other6);
+    net.ipvlan("link set tap0 type ipvtap learning on")
+        .expect_quiet();
+    assert_eq!(listed(&net, 0, "owns"), [""; 0], "that was the other guest");
+
+    let _second = guest(&net, 1, "learning on");
+    assert!(again.ns.answers("10.1.0.254"));
+    owns(&net, 0, &other4.to_string());
+    let all = listed(&net, 0, "owns");
+    for gone in [v4.to_string(), "10.1.7.7".to_owned()] {
+        assert!(!all.contains(&gone), "{all:?}");
+    }
+}

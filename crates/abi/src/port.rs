@@ -278,23 +278,27 @@ pub struct DevEntry {
     /// Index in `MEMBERS`, below [`crate::MAX_DEVS`]. The driver's `dev_id`.
     pub slot: u32,
     /// `DEV_*` bits.
-    pub bits: u32,
+    pub bits: u16,
+    /// Of a tap: how often it has lost its carrier (`IFLA_CARRIER_DOWN_COUNT`, the lower half), as far
+    /// as is known, with what we take away ourselves counted before it is so. More than that, and its
+    /// guest has closed it since.
+    pub carrier_downs: u16,
 }
 
 /// Creation has come to its end. A device without it was given up half-way and is undone by
 /// whoever reconciles next.
-pub const DEV_READY: u32 = 1;
+pub const DEV_READY: u16 = 1;
 /// It is a tap (`type ipvtap`): device and host end in one, with a guest behind it that has a MAC
 /// address of its own, remembered in the map `GUESTS`.
-pub const DEV_TAP: u32 = 2;
+pub const DEV_TAP: u16 = 2;
 /// We took the tap's carrier away because its parent had lost its own, so we give it back.
-pub const DEV_MUTED: u32 = 4;
+pub const DEV_MUTED: u16 = 4;
 /// The addresses of the guest behind it are learnt from what it says (`learning on`).
-pub const DEV_LEARN: u32 = 8;
+pub const DEV_LEARN: u16 = 8;
 /// The parent has got another MAC address, and the device is not yet seen to have it.
-pub const DEV_BEHIND_MAC: u32 = 16;
+pub const DEV_BEHIND_MAC: u16 = 16;
 /// The same of the MTU.
-pub const DEV_BEHIND_MTU: u32 = 32;
+pub const DEV_BEHIND_MTU: u16 = 32;
 
 const _: () = assert!(size_of::<DevEntry>() == 8);
 

@@ -245,7 +245,12 @@ fn create_locked(
         (Some(_), false) => DEV_TAP,
         (Some(_), true) => DEV_TAP | DEV_LEARN,
     };
-    port.set_dev(host.index, DevEntry { slot, bits })?;
+    let mut dev = DevEntry {
+        slot,
+        bits,
+        carrier_downs: 0,
+    };
+    port.set_dev(host.index, dev)?;
     port.attach_device(&host.name, host.index, tap.is_some())?;
     port.set_member(slot, host.index)?;
     let mut entry = port.entry()?;
@@ -294,8 +299,8 @@ fn create_locked(
     if let Some(tap) = tap {
         tap.keep()?;
     }
-    let bits = bits | DEV_READY;
-    port.set_dev(host.index, DevEntry { slot, bits })?;
+    dev.bits |= DEV_READY;
+    port.set_dev(host.index, dev)?;
     if create.up {
         in_place(
             nl,

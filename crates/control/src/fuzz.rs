@@ -308,6 +308,7 @@ fn device(input: &mut Unstructured<'_>, host: u32) -> Result<DevView> {
     let entry = DevEntry {
         slot: small(input)?,
         bits: input.arbitrary()?,
+        carrier_downs: input.arbitrary::<u8>()?.into(),
     };
     let mut dev = DevView {
         entry,
@@ -348,6 +349,7 @@ fn link(input: &mut Unstructured<'_>, index: u32) -> Result<Link> {
     link.index = index;
     link.name = format!("{}{index}", input.choose(&["eth", "ipvh", ""])?);
     link.flags = input.arbitrary()?;
+    link.carrier_down_count = input.arbitrary::<u8>()?.into();
     link.mtu = mtu(input)?;
     link.mac = match input.arbitrary()? {
         true => Some(mac(input)?),

@@ -45,6 +45,7 @@ use nix::errno::Errno;
 use crate::agent;
 use crate::apply::keep_quiet;
 use crate::error::Error;
+use crate::learn::carrier_downs;
 use crate::observe::{World, host_name, parse_host_name};
 use crate::reconcile::reconcile_arrivals;
 use crate::routing;
@@ -610,11 +611,19 @@ fn settle(
         let mut bits = known.map_or(DEV_READY, |dev| dev.bits);
         if link.tap.is_some() {
             // Where it has no carrier, it is perhaps by our doing.
-            bits |= DEV_TAP | DEV_MUTED;
+            bits = match link.has_carrier() {
+                true => bits & !DEV_MUTED | DEV_TAP,
+                false => bits | DEV_MUTED | DEV_TAP,
+            };
             let before = link.alias.as_deref().and_then(parse_before);
             taps.extend(before.map(|before| (link.index, link.name.clone(), before)));
         }
-        let _: Option<_> = ready.insert(link.index, (link.name, DevEntry { slot, bits }));
+        let dev = DevEntry {
+            slot,
+            bits,
+            carrier_downs: carrier_downs(&link),
+        };
+        let _: Option<_> = ready.insert(link.index, (link.name, dev));
     }
     let entry = PortEntry {
         ifindex: parent.index,

@@ -12,11 +12,14 @@
 //! A guest can claim [`MAX_LEARNT_EACH`] addresses. One more takes the place of the one that it has been
 //! silent of for longest, if that is [`AGE`].
 //!
-//! Limits: without an agent nothing is learnt. What was told while there was none is told again with the
-//! next claim, since the guest does not own the address yet.
-//! A guest that closes its tap and opens it again before anybody looked (the kernel tells of a carrier that
-//! was lost once a second) goes on with what was learnt before. So does one that takes an address away
-//! from its interface: there is no message for that.
+//! A guest that closes its tap and opens it again may be another one, and nobody has to have looked in
+//! between: the kernel counts how often a tap has lost its carrier, and a device's entry says how often
+//! that was when somebody looked last ([`has_lost_its_guest`]).
+//!
+//! Limits: without an agent nothing is learnt. What is told while there is none, or before somebody has
+//! looked at a tap that was opened again, is told again with the next claim, since the guest does not own
+//! the address yet. A guest that takes an address away from its interface keeps it: there is no message
+//! for that.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,6 +27,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use ipvlan_abi::{DEV_LEARN, DEV_MUTED, DevEntry, MAX_LEARNT_EACH};
 use ipvlan_datapath_bpf::{Claims, Moment, Port};
+use ipvlan_netlink::{Link, Netlink, Nsid};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::error::Error;
@@ -51,13 +55,30 @@ pub(crate) const fn learns(entry: DevEntry) -> bool {
     entry.bits & DEV_LEARN != 0
 }
 
-/// Whether what was learnt of the guest counts: somebody has the tap open. A carrier that we took away
-/// tells nothing of that.
+/// Whether what was learnt of the guest counts: it has had the tap open since. A carrier that we took
+/// away tells nothing of that.
 pub(crate) fn counts(dev: &DevView) -> bool {
-    learns(dev.entry)
+    let entry = dev.entry;
+    learns(entry)
         && dev.link.as_ref().is_some_and(|tap| {
-            tap.is_up() && (tap.has_carrier() || dev.entry.bits & DEV_MUTED != 0)
+            let is_open = tap.has_carrier() || entry.bits & DEV_MUTED != 0;
+            tap.is_up() && is_open && !has_lost_its_guest(entry, tap)
         })
+}
+
+/// Whether somebody who had the tap open has closed it since its entry was written.
+pub(crate) fn has_lost_its_guest(entry: DevEntry, tap: &Link) -> bool {
+    // A carrier that we took away was given back by somebody who opened it, or it is still to be taken
+    // away, which was counted.
+    let is_given_back = entry.bits & DEV_MUTED != 0 && tap.has_carrier();
+    let downs = carrier_downs(tap).wrapping_add(is_given_back.into());
+    downs.wrapping_sub(entry.carrier_downs).cast_signed() > 0
+}
+
+/// How often a tap has lost its carrier, as [`DevEntry`] counts it.
+pub(crate) const fn carrier_downs(tap: &Link) -> u16 {
+    let [low, high, ..] = tap.carrier_down_count.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// Writes a claim down. True: the plan may differ for it.
@@ -136,16 +157,29 @@ impl Ears {
 }
 
 /// Takes claims, under the lock of the namespace. The host ends whose devices are to be looked at.
-pub(crate) fn take_all(store: &Store, claims: &[(u32, u32, IpAddr)]) -> Result<Vec<u32>, Error> {
+pub(crate) fn take_all(
+    nl: &mut Netlink,
+    parents: Nsid,
+    store: &Store,
+    claims: &[(u32, u32, IpAddr)],
+) -> Result<Vec<u32>, Error> {
     let mut hosts = Vec::new();
     let now = now();
     for (parent, slot, address) in claims {
         let mut port = store.port(*parent)?;
         let devs = port.devs()?.into_iter();
         let mut devs = devs.filter(|(_, dev)| dev.slot == *slot && learns(*dev));
-        let Some((host, _)) = devs.next() else {
+        let Some((host, entry)) = devs.next() else {
             continue;
         };
+        let Some(tap) = nl.link(host, Some(parents))? else {
+            continue;
+        };
+        if has_lost_its_guest(entry, &tap) {
+            // The one that it has now may be another than said it.
+            hosts.push(host);
+            continue;
+        }
         if take(&mut port, *slot, *address, now)? {
             log::debug!("the guest in slot {slot} of parent {parent} says that it has {address}");
             hosts.push(host);

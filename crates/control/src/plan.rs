@@ -481,7 +481,7 @@ fn plan_device(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView)
     // The device follows a change, not a difference: it may have been given an MTU of its own. That it
     // has yet to follow is on record until it is seen to have: it may be on its way to another namespace.
     let mut bits = dev.entry.bits;
-    let mut follow = |bit: u32, changed: bool, has: Option<bool>| {
+    let mut follow = |bit: u16, changed: bool, has: Option<bool>| {
         match has {
             Some(true) => bits &= !bit,
             _ if changed => bits |= bit,
@@ -569,14 +569,23 @@ fn plan_tap(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView) {
 }
 
 /// A tap has a carrier while somebody has it open, says the kernel. We take it away while the parent
-/// has none, and that we did is on record before it is so, and until it is no more.
+/// has none, and that we did is on record before it is so, and until it is no more. How often it has
+/// lost its carrier is written down when what was learnt of the guest that is gone was forgotten.
 fn plan_carrier(steps: &mut Vec<Step>, port: u32, parent: &Link, tap: &Link, entry: DevEntry) {
     let has_wire = parent.is_up() && parent.has_carrier();
     let is_muted = entry.bits & DEV_MUTED != 0;
-    let set = |bits| Step::SetDev {
+    let loses = !has_wire && tap.has_carrier();
+    let mut wanted = entry;
+    if loses {
+        wanted.bits |= DEV_MUTED;
+        wanted.carrier_downs = learn::carrier_downs(tap).wrapping_add(1);
+    } else if learn::has_lost_its_guest(entry, tap) {
+        wanted.carrier_downs = learn::carrier_downs(tap);
+    }
+    let set = |entry| Step::SetDev {
         port,
         host: tap.index,
-        entry: DevEntry { bits, ..entry },
+        entry,
     };
     let carrier = |on| Step::Change {
         index: tap.index,
@@ -585,15 +594,16 @@ fn plan_carrier(steps: &mut Vec<Step>, port: u32, parent: &Link, tap: &Link, ent
             ..LinkChange::default()
         },
     };
-    if !has_wire && tap.has_carrier() {
-        if !is_muted {
-            steps.push(set(entry.bits | DEV_MUTED));
-        }
+    if wanted != entry {
+        steps.push(set(wanted));
+    }
+    if loses {
         steps.push(carrier(false));
     }
     if has_wire && is_muted {
         steps.push(carrier(true));
-        steps.push(set(entry.bits & !DEV_MUTED));
+        wanted.bits &= !DEV_MUTED;
+        steps.push(set(wanted));
     }
 }
 

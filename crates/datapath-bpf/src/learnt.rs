@@ -43,11 +43,14 @@ impl Port {
         gone(self.learnt.remove(&key), "learnt")
     }
 
-    /// What guests claim from now on. One reader at a time, or each gets a part of it.
+    /// What guests claim from now on: nobody knows whether the one who left a claim is still there. One
+    /// reader at a time, or each gets a part of it.
     pub fn claims(&self) -> Result<Claims, Error> {
-        Ok(Claims {
+        let mut claims = Claims {
             ring: open_map(self.dir(), "claims", Map::RingBuf)?,
-        })
+        };
+        while claims.read().is_some() {}
+        Ok(claims)
     }
 }
 

@@ -128,11 +128,11 @@ impl Agent {
         if claims.is_empty() {
             return;
         }
-        let taken = || -> Result<Vec<u32>, Error> {
+        let mut taken = || -> Result<Vec<u32>, Error> {
             let Some(_locked) = self.store.lock_existing()? else {
                 return Ok(Vec::new());
             };
-            learn::take_all(&self.store, &claims)
+            learn::take_all(&mut self.nl, self.parents, &self.store, &claims)
         };
         match taken() {
             Ok(hosts) => {

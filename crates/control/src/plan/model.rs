@@ -125,6 +125,7 @@ impl Kernel {
                     let host = dev.and_then(|dev| dev.host.as_mut());
                     let Some(host) = host else { continue };
                     if let Some(on) = change.carrier {
+                        host.carrier_down_count += u32::from(host.has_carrier() && !on);
                         host.flags = host.flags & !LOWER_UP | if on { LOWER_UP } else { 0 };
                     }
                     if let Some(up) = change.up {

@@ -43,6 +43,7 @@ fn tap(host: u32, slot: u32) -> DevView {
         entry: DevEntry {
             slot,
             bits: DEV_READY | DEV_TAP,
+            carrier_downs: 0,
         },
         host: Some(own.clone()),
         place: None,
@@ -112,6 +113,20 @@ impl Kernel {
         self.port().devs.get_mut(&host).expect("the device")
     }
 
+    /// The guest behind a tap closes it.
+    fn close(&mut self, host: u32) {
+        let tap = self.dev(host).host.as_mut().expect("the tap");
+        assert!(tap.has_carrier(), "the kernel counts what changes");
+        tap.flags &= !LOWER_UP;
+        tap.carrier_down_count += 1;
+    }
+
+    /// A guest opens it.
+    fn open(&mut self, host: u32) {
+        let tap = self.dev(host).host.as_mut().expect("the tap");
+        tap.flags |= LOWER_UP;
+    }
+
     fn link(&mut self, host: u32) -> &mut Link {
         self.dev(host).link.as_mut().expect("the device's own end")
     }
@@ -179,6 +194,7 @@ fn device(host: u32, slot: u32, addresses: &[&str]) -> DevView {
         entry: DevEntry {
             slot,
             bits: DEV_READY,
+            carrier_downs: 0,
         },
         host: Some(link(host)),
         place: place(host),

@@ -39,6 +39,7 @@ const IFLA_CARRIER_CHANGES: u16 = 35;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_GSO_MAX_SEGS: u16 = 40;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_CARRIER_DOWN_COUNT: u16 = 48;
 const IFLA_MIN_MTU: u16 = 50;
 const IFLA_MAX_MTU: u16 = 51;
 const IFLA_PROP_LIST: u16 = 52;
@@ -129,6 +130,8 @@ pub struct Link {
     pub carrier: Option<bool>,
     /// How often the carrier came or went.
     pub carrier_changes: Option<u32>,
+    /// How often the carrier went.
+    pub carrier_down_count: u32,
     /// The smallest MTU it takes.
     pub min_mtu: Option<u32>,
     /// The largest MTU it takes. 0: no limit.
@@ -304,6 +307,7 @@ impl Link {
             IFLA_ALLMULTI => self.allmulti = u32_of(value),
             IFLA_CARRIER => self.carrier = u8_of(value).map(|on| on != 0),
             IFLA_CARRIER_CHANGES => self.carrier_changes = u32_of(value),
+            IFLA_CARRIER_DOWN_COUNT => self.carrier_down_count = u32_of(value).unwrap_or_default(),
             IFLA_NUM_TX_QUEUES => self.num_tx_queues = u32_of(value),
             IFLA_NUM_RX_QUEUES => self.num_rx_queues = u32_of(value),
             IFLA_MIN_MTU => self.min_mtu = u32_of(value),

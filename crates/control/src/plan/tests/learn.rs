@@ -92,9 +92,13 @@ fn who_is_silent_for_long_loses_it_to_who_wants_it() {
 
 #[test]
 fn it_is_forgotten_when_nobody_is_there_or_nobody_listens() {
-    let ends: [fn(&mut Kernel); 3] = [
+    let ends: [fn(&mut Kernel); 4] = [
         |kernel| kernel.dev(20).host.as_mut().expect("the tap").flags &= !UP,
-        |kernel| kernel.dev(20).host.as_mut().expect("the tap").flags &= !LOWER_UP,
+        |kernel| kernel.close(20),
+        |kernel| {
+            kernel.close(20);
+            kernel.open(20);
+        },
         |kernel| kernel.dev(20).entry.bits &= !DEV_LEARN,
     ];
     for end in ends {
@@ -119,4 +123,51 @@ fn it_outlives_a_carrier_that_the_parent_lost() {
     kernel.parent().flags |= LOWER_UP;
     let _: usize = kernel.reconcile();
     assert_eq!(kernel.owner("10.0.0.30"), Some(20));
+}
+
+#[test]
+fn a_guest_that_comes_while_the_parent_has_no_carrier_is_another_one() {
+    let mut kernel = learning();
+    says(&mut kernel, 20, "10.0.0.30", 5);
+    kernel.parent().flags &= !LOWER_UP;
+    let _: usize = kernel.reconcile();
+    // The one before had closed a tap that had no carrier.
+    kernel.open(20);
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.30"), None);
+    kernel.parent().flags |= LOWER_UP;
+    let _: usize = kernel.reconcile();
+    says(&mut kernel, 20, "10.0.0.31", 6);
+    assert_eq!(kernel.owner("10.0.0.31"), Some(20));
+}
+
+#[test]
+fn it_outlives_who_is_killed_before_he_took_a_carrier_away() {
+    let mut kernel = learning();
+    says(&mut kernel, 20, "10.0.0.30", 5);
+    kernel.parent().flags &= !LOWER_UP;
+    let steps = kernel.plan().into_iter();
+    let takes = |step: &Step| matches!(step, Step::Change { index: 20, .. });
+    steps
+        .take_while(|step| !takes(step))
+        .for_each(|step| kernel.apply(&step));
+    assert_ne!(kernel.dev(20).entry.bits & DEV_MUTED, 0);
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.30"), Some(20));
+    let tap = kernel.dev(20).host.as_ref().expect("the tap");
+    assert!(!tap.has_carrier());
+}
+
+#[test]
+fn half_of_the_kernel_s_count_is_enough() {
+    let mut kernel = learning();
+    let tap = kernel.dev(20).host.as_mut().expect("the tap");
+    tap.carrier_down_count = 0xffff;
+    kernel.dev(20).entry.carrier_downs = 0xffff;
+    says(&mut kernel, 20, "10.0.0.30", 5);
+    kernel.close(20);
+    kernel.open(20);
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.30"), None);
+    assert_eq!(kernel.dev(20).entry.carrier_downs, 0);
 }

@@ -72,19 +72,22 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
 fn some_device(host: u32, slot: u32) -> impl Strategy<Value = DevView> {
     (
         prop::bool::weighted(0.8),
-        (prop::bool::weighted(0.2), any::<bool>()),
+        (prop::bool::weighted(0.2), any::<bool>(), 0..4u16, 0..4u32),
         prop::option::weighted(0.9, some_link(host)),
         any::<bool>(),
         prop::option::weighted(0.9, some_link(host)),
         some_addresses(),
     )
         .prop_map(
-            move |(ready, (is_tap, learns), mut host_end, here, own_end, addresses)| {
+            move |(ready, of_tap, mut host_end, here, own_end, addresses)| {
+                let (is_tap, learns, carrier_downs, carrier_down_count) = of_tap;
                 let link = match is_tap {
                     true => {
                         let own = host_end.as_mut();
-                        own.into_iter()
-                            .for_each(|own| own.tap = Some(TapSettings::default()));
+                        own.into_iter().for_each(|own| {
+                            own.tap = Some(TapSettings::default());
+                            own.carrier_down_count = carrier_down_count;
+                        });
                         host_end.clone()
                     }
                     false => host_end.as_ref().and(own_end),
@@ -97,6 +100,7 @@ fn some_device(host: u32, slot: u32) -> impl Strategy<Value = DevView> {
                         bits: if ready { DEV_READY } else { 0 }
                             | if is_tap { DEV_TAP } else { 0 }
                             | if is_tap && learns { DEV_LEARN } else { 0 },
+                        carrier_downs,
                     },
                     host: host_end,
                     place: if here || is_tap { None } else { place(host) },

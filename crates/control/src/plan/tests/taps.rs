@@ -55,15 +55,16 @@ fn a_tap_loses_its_carrier_with_its_parent_and_gets_back_what_it_lost() {
     let _: usize = kernel.reconcile();
     assert_eq!(carrier(&mut kernel), (false, true));
     // Somebody opens it again.
-    kernel.dev(20).host.as_mut().expect("the tap").flags |= LOWER_UP;
+    kernel.open(20);
     let _: usize = kernel.reconcile();
     assert_eq!(carrier(&mut kernel), (false, true));
     kernel.parent().flags |= LOWER_UP;
     let _: usize = kernel.reconcile();
     assert_eq!(carrier(&mut kernel), (true, false));
     // That nobody has it open is not our doing.
-    kernel.dev(20).host.as_mut().expect("the tap").flags &= !LOWER_UP;
-    assert_eq!(kernel.plan(), []);
+    kernel.close(20);
+    let _: usize = kernel.reconcile();
+    assert_eq!(carrier(&mut kernel), (false, false));
 }
 
 #[test]
