@@ -408,6 +408,35 @@ fn a_call_that_fails_leaves_the_mode_of_the_others() {
 }
 
 #[test]
+fn a_name_that_a_killed_call_left_half_made_is_free() {
+    // One device keeps the port, and an agent or none.
+    let net = Net::new(Mode::L2).devices(1).build();
+    let mut dice = Dice::new();
+    for agent in [true, false] {
+        if !agent {
+            net.agents().into_iter().for_each(kill_hard);
+        }
+        let mut wholes = 0;
+        for round in 0..40 {
+            let line = "--no-agent link add link eth0 name again type ipvlan mode l2";
+            net.kill_after(line, 2_000 + dice.roll(20_000));
+            let done = net.ipvlan(line);
+            if !done.ok() {
+                // Then it was whole, and still is.
+                assert!(done.stderr.contains("File exists"), "{done:?}");
+                wholes += 1;
+            }
+            let deleted = net.ipvlan("--no-agent link del again");
+            assert!(deleted.ok(), "round {round}: after {done:?}, {deleted:?}");
+        }
+        assert!(wholes < 40, "each was killed too late");
+    }
+    // It starts the agent that sees to the end of all.
+    net.ipvlan("link add link eth0 name last type ipvlan mode l2")
+        .expect_quiet();
+}
+
+#[test]
 fn names_of_host_ends_are_not_for_devices() {
     let net = Net::new(Mode::L2).devices(1).build();
     let done = net.ipvlan("link add link eth0 name ipvh9.9 type ipvlan mode l2");

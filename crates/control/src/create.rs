@@ -118,16 +118,26 @@ fn start_agent_if_needed() -> Result<(), Error> {
 fn create_device(create: &Create) -> Result<(), Error> {
     let mut nl = Netlink::open()?;
     let parent = parent(&mut nl, &create.parent)?;
-    refuse_taken_name(&mut nl, create)?;
+    refuse_reserved_name(create)?;
     let store = Store::current()?;
     let locked = store.lock()?;
-    let made = create_locked(&mut nl, &locked, &parent, create).map_err(explain);
-    // With an agent it is the agent who looks at everything; without one, nobody else will.
-    let settled = if made.is_err() || !store.has_agent() {
-        reconcile(&mut nl, &locked)
-    } else {
-        Ok(())
+    let mut attempt = || {
+        let made = create_locked(&mut nl, &locked, &parent, create);
+        // With an agent it is the agent who looks at everything; without one, nobody else will.
+        let settled = if made.is_err() || !store.has_agent() {
+            reconcile(&mut nl, &locked)
+        } else {
+            Ok(())
+        };
+        (made, settled)
     };
+    let (mut made, mut settled) = attempt();
+    let is_taken = |error: &Error| error.errno() == Some(Errno::EEXIST);
+    if made.as_ref().is_err_and(is_taken) {
+        // It was perhaps half-made, by a call that was killed, and is not there any more.
+        (made, settled) = attempt();
+    }
+    let made = made.map_err(explain);
     if made.is_ok()
         && let Some(mode) = create.mode
     {
@@ -201,13 +211,17 @@ fn parent(nl: &mut Netlink, name: &str) -> Result<Link, Error> {
     }
 }
 
+fn refuse_reserved_name(create: &Create) -> Result<(), Error> {
+    match create.name.as_ref().map(IfName::as_str) {
+        Some(name) if parse_host_name(name).is_some() => Err(Error::ReservedName(name.to_owned())),
+        _ => Ok(()),
+    }
+}
+
 fn refuse_taken_name(nl: &mut Netlink, create: &Create) -> Result<(), Error> {
     let Some(name) = create.name.as_ref().filter(|name| !name.is_template()) else {
         return Ok(());
     };
-    if parse_host_name(name.as_str()).is_some() {
-        return Err(Error::ReservedName(name.to_string()));
-    }
     let taken = match &create.netns {
         None => nl.link_by_name(name.as_str())?,
         Some(ns) => ns.enter(|| Netlink::open()?.link_by_name(name.as_str()))??,
@@ -224,6 +238,7 @@ fn create_locked(
     parent: &Link,
     create: &Create,
 ) -> Result<(), Error> {
+    refuse_taken_name(nl, create)?;
     if !locked.store().has_agent() {
         reconcile(nl, locked)?;
     }
