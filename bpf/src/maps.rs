@@ -51,7 +51,7 @@ pub(crate) static FLOODS: Array<u64> = Array::with_max_entries(SENDERS, 0);
 pub(crate) static CLIENTS: Array<ClientEntry> = Array::with_max_entries(SENDERS, 0);
 
 // Where a walk through a frame keeps how far it has come; see `Skb::walk`.
-pub(crate) type Scratch = [u64; 4];
+pub(crate) type Scratch = [u64; 5];
 
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

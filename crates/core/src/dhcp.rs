@@ -333,13 +333,12 @@ pub fn reply<F: Frame>(version: u8, port: &PortEntry, slot: u32, frame: &F) -> P
 #[inline(always)]
 pub fn acknowledged<F: Frame>(frame: &F) -> [u8; 4] {
     const ACKNOWLEDGEMENT: u8 = 5;
-    let mut options = Kinds(Options::from(OPTIONS4));
+    let mut options = Options4(Options::from(OPTIONS4));
     frame.walk(&mut options);
+    let kind = options.0.kind;
     let address = (frame.pair(YOURS), frame.pair(YOURS + 2));
-    match (frame.pair(options.0.found), address) {
-        (Some([_, ACKNOWLEDGEMENT]), (Some([a, b]), Some([c, d]))) if options.0.found != 0 => {
-            [a, b, c, d]
-        }
+    match (frame.pair(kind), address) {
+        (Some([_, ACKNOWLEDGEMENT]), (Some([a, b]), Some([c, d]))) if kind != 0 => [a, b, c, d],
         _ => [0; 4],
     }
 }
@@ -379,6 +378,8 @@ struct Options {
     found: usize,
     /// Identifiers met.
     met: usize,
+    /// Of DHCPv4, where length and value of the message's type are, or 0.
+    kind: usize,
     state: u64,
 }
 
@@ -394,6 +395,7 @@ impl Options {
             at,
             found: 0,
             met: 0,
+            kind: 0,
             state: WALKING,
         }
     }
@@ -454,39 +456,11 @@ impl Walk for Options4 {
             }
             // More options, in fields where hardly anybody looks for them.
             OVERLOAD => options.end(CROOKED),
-            _ => options.pass(kind == CLIENT_ID, at + 2, length as usize),
-        }
-    }
-}
-
-/// Finds option 53: where its length and its value are.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Kinds(Options);
-
-impl Walk for Kinds {
-    const ROUNDS: u32 = OPTIONS;
-
-    #[inline(always)]
-    fn round<F: Frame>(&mut self, frame: &F) -> bool {
-        let options = &mut self.0;
-        let at = options.at;
-        let Some([kind, length]) = frame.pair(at) else {
-            return false;
-        };
-        match kind {
-            LAST => false,
-            PAD => {
-                options.at = at + 1;
-                true
-            }
-            MESSAGE_TYPE => {
-                options.found = at + 1;
-                false
-            }
             _ => {
-                options.at = at + 2 + length as usize;
-                true
+                if kind == MESSAGE_TYPE {
+                    options.kind = at + 1;
+                }
+                options.pass(kind == CLIENT_ID, at + 2, length as usize)
             }
         }
     }
