@@ -252,6 +252,8 @@ impl State {
             Op::Flag { flag, .. } if !self.devices.is_empty() => next.flag = *flag,
             Op::Mode { .. } | Op::Flag { .. } => return None,
             Op::KillHome { home } => next.devices.retain(|_, device| device.home != *home),
+            // Nobody sees that it was set to what it was.
+            Op::ParentMac { mac } if *mac == self.mac => return None,
             Op::ParentMac { mac } => {
                 next.mac = *mac;
                 // Each follows, whatever it had.

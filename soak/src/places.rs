@@ -424,7 +424,10 @@ impl Places {
                 Spot::Host => [IpAddr::V4(HOST4), IpAddr::V6(HOST6)].contains(&to),
                 // A guest talks to itself by addresses that nobody learns of; that is never a frame.
                 Spot::Home(home) if home >= GUEST => true,
-                Spot::Home(home) => shared.facts().belongs(since, now, home, to),
+                // Nor is what stays in a namespace, where the address of a device that is down is local.
+                Spot::Home(home) => [to, payload.from]
+                    .into_iter()
+                    .any(|address| shared.facts().belongs(since, now, home, address)),
             };
         shared.report().checked("addressee", 1);
         if !right {

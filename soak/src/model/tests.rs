@@ -156,6 +156,8 @@ fn a_strange_mac_address_is_deaf_to_the_lan_in_l3s_alone() {
     assert!(state.reaches_lan(0));
     state.mode = Mode::L3s;
     assert!(!state.reaches_lan(0) && state.reaches_lan(1));
+    let same = Op::ParentMac { mac: state.mac };
+    assert_eq!(state.after(&same), None, "nobody sees that");
     let mac = Op::ParentMac { mac: [2; 6] };
     let state = state.after(&mac);
     assert!(

@@ -169,6 +169,11 @@ impl<'a> Diary<'a> {
 fn perform(plan: &Plan, backend: Backend, case: &Case, folder: &Path) -> Result<Answer> {
     let place = folder.join(Answer::output(backend, case));
     let rows = folder.join("rows").join(Answer::output(backend, case));
+    if place.exists() {
+        // What went wrong at the first try is what one wants to know.
+        let before = place.with_added_extension("first");
+        fs::rename(&place, &before).on(&before)?;
+    }
     let output = File::create(&place).on(&place)?;
     let errors = output.try_clone().on(&place)?;
     let mut test = Command::new("timeout");
