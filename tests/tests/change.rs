@@ -159,6 +159,31 @@ fn a_change_while_a_device_is_down_holds_when_it_comes_up() {
     assert!(net.dev(0).ns.reaches("10.1.0.11"));
 }
 
+#[test]
+fn what_has_no_carrier_at_the_change_is_found_when_it_has() {
+    let net = Net::new(Mode::L3).devices(1).build();
+    let dev = net.dev(0);
+    // It comes in l3, where a device joins no group to be asked in.
+    dev.ns.sh("ip addr add fd00::77/64 dev ipvl0 nodad");
+    net.lan.sh("ip link set lan0 down");
+    assert!(
+        eventually(PATIENCE, || dev
+            .ns
+            .read("ip link show ipvl0")
+            .contains("NO-CARRIER")),
+        "the device follows its parent"
+    );
+    set(&net, "mode l2");
+    net.lan
+        .batch("link set lan0 up\naddr replace fd00::254/64 dev lan0 nodad\n");
+    let groups = || dev.ns.read("ip maddr show dev ipvl0");
+    let joined = || eventually(PATIENCE, || groups().contains("ff02::1:ff00:77"));
+    assert_eq!(joined(), differs("groups", true, false), "{}", groups());
+    if joined() {
+        assert!(net.lan.reaches("fd00::77"), "{}", groups());
+    }
+}
+
 /// What `ip monitor` tells in `ns` of `name` while `f` runs.
 fn told(ns: &Ns, name: &str, f: impl FnOnce()) -> Vec<String> {
     let monitor = ns.spawn("ip -d -o monitor link");

@@ -35,9 +35,9 @@ mod port;
 pub use drop::{DropKey, DropReason};
 pub use mode::{BadFlags, BadMode, Flag, Mode};
 pub use port::{
-    ClaimKey, ClientEntry, DEV_BEHIND_MAC, DEV_BEHIND_MTU, DEV_LEARN, DEV_MUTED, DEV_READY,
-    DEV_TAP, DevEntry, GrantKey, GuestEntry, OWNER_HERE, OWNER_NOBODY, OWNER_OUTSIDE, OWNER_PARENT,
-    OWNER_PEER, identity_of,
+    ClaimKey, ClientEntry, DEV_BEHIND_GROUPS, DEV_BEHIND_MAC, DEV_BEHIND_MTU, DEV_LEARN, DEV_MUTED,
+    DEV_READY, DEV_TAP, DevEntry, GrantKey, GuestEntry, OWNER_HERE, OWNER_NOBODY, OWNER_OUTSIDE,
+    OWNER_PARENT, OWNER_PEER, identity_of,
 };
 pub use port::{
     Owner, PORT_ALLMULTI, PORT_FORWARD4, PORT_FORWARD6, PORT_LEARN, PORT_MARK, PORT_PREFIXES,

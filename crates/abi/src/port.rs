@@ -299,6 +299,9 @@ pub const DEV_LEARN: u16 = 8;
 pub const DEV_BEHIND_MAC: u16 = 16;
 /// The same of the MTU.
 pub const DEV_BEHIND_MTU: u16 = 32;
+/// `IFF_NOARP` was taken from it while it had no carrier: the groups of the IPv6 addresses that it got
+/// in l3 are not yet joined, and nobody who asks for them is heard.
+pub const DEV_BEHIND_GROUPS: u16 = 64;
 
 const _: () = assert!(size_of::<DevEntry>() == 8);
 

@@ -349,6 +349,7 @@ fn link(input: &mut Unstructured<'_>, index: u32) -> Result<Link> {
     link.index = index;
     link.name = format!("{}{index}", input.choose(&["eth", "ipvh", ""])?);
     link.flags = input.arbitrary()?;
+    link.operstate = input.int_in_range(0..=6)?;
     link.carrier_down_count = input.arbitrary::<u8>()?.into();
     link.mtu = mtu(input)?;
     link.mac = match input.arbitrary()? {

@@ -25,9 +25,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use ipvlan_abi::{
-    DEV_BEHIND_MAC, DEV_BEHIND_MTU, DEV_MUTED, DEV_READY, DevEntry, MAX_DEVS, Mode, OWNER_HERE,
-    OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PORT_LEARN, PORT_PREFIXES,
-    PortEntry,
+    DEV_BEHIND_GROUPS, DEV_BEHIND_MAC, DEV_BEHIND_MTU, DEV_MUTED, DEV_READY, DevEntry, MAX_DEVS,
+    Mode, OWNER_HERE, OWNER_OUTSIDE, OWNER_PARENT, OWNER_PEER, Owner, PORT_ALLMULTI, PORT_LEARN,
+    PORT_PREFIXES, PortEntry,
 };
 use ipvlan_datapath_bpf::Moment;
 use ipvlan_netlink::{AddrGenMode, Link, LinkChange, Mac, Nsid, Rule};
@@ -494,6 +494,25 @@ fn plan_device(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView)
     let has = dev.link.as_ref().map(|link| link.mac == parent.mac);
     let changed = parent.mac.is_some_and(|mac| mac != view.entry.mac);
     let mac = follow(DEV_BEHIND_MAC, changed, has);
+    let noarp = view.entry.mode().is_l3();
+    let has_noarp = |link: &Link| link.flags & IFF_NOARP != 0;
+    // A stack joins no groups for addresses that it gets with IFF_NOARP. It makes up for that when the
+    // flag goes, but only if the device is operational then (addrconf_notify()).
+    let is_behind = |link: &Link| has_noarp(link) || bits & DEV_BEHIND_GROUPS != 0;
+    let joins = dev.link.as_ref().filter(|link| !noarp && is_behind(link));
+    match joins.is_some_and(|link| link.is_up() && !link.is_operational()) {
+        true => bits |= DEV_BEHIND_GROUPS,
+        false => bits &= !DEV_BEHIND_GROUPS,
+    }
+    let again = joins.filter(|link| !has_noarp(link) && link.is_operational());
+    steps.extend(again.map(|link| Step::ChangeDev {
+        place: dev.place,
+        index: link.index,
+        change: LinkChange {
+            noarp: Some(true),
+            ..LinkChange::default()
+        },
+    }));
     if bits != dev.entry.bits {
         steps.push(Step::SetDev {
             port,
@@ -507,8 +526,7 @@ fn plan_device(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView)
         mac: parent.mac.filter(|_| mac),
         ..LinkChange::default()
     };
-    let noarp = view.entry.mode().is_l3();
-    if (link.flags & IFF_NOARP != 0) != noarp {
+    if (has_noarp(link) || again.is_some()) != noarp {
         change.noarp = Some(noarp);
     }
     if link.addr_gen_mode == Some(AddrGenMode::Eui64) {

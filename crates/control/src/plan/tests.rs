@@ -19,8 +19,8 @@ mod random;
 mod taps;
 
 use ipvlan_abi::{
-    ABI_VERSION, DEV_LEARN, DEV_MUTED, DEV_TAP, DevEntry, Flag, PORT_FORWARD4, PORT_FORWARD6,
-    PORT_MARK, PORT_ROUTED,
+    ABI_VERSION, DEV_BEHIND_GROUPS, DEV_LEARN, DEV_MUTED, DEV_TAP, DevEntry, Flag, PORT_FORWARD4,
+    PORT_FORWARD6, PORT_MARK, PORT_ROUTED,
 };
 use ipvlan_netlink::{Family, Link, TapSettings, V4Settings};
 

@@ -57,6 +57,9 @@ const IFLA_NETNS_IMMUTABLE: u16 = 67;
 
 pub(super) const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_INFO_DATA: u16 = 2;
+// linux/if.h
+const IF_OPER_UNKNOWN: u8 = 0;
+const IF_OPER_UP: u8 = 6;
 // linux/if_link.h, in the data of kind "tun"
 const IFLA_TUN_OWNER: u16 = 1;
 const IFLA_TUN_GROUP: u16 = 2;
@@ -258,6 +261,12 @@ impl Link {
     /// True if its lower layer is up (`IFF_LOWER_UP`).
     pub fn has_carrier(&self) -> bool {
         self.flags & IFF_LOWER_UP != 0
+    }
+
+    /// True if it is up and can carry packets (RFC 2863; `netif_oper_up()`): the kernel gets there up
+    /// to a second after the carrier.
+    pub fn is_operational(&self) -> bool {
+        self.is_up() && [IF_OPER_UNKNOWN, IF_OPER_UP].contains(&self.operstate)
     }
 
     /// Reads the body of an `RTM_NEWLINK`; None if it is none.

@@ -196,3 +196,58 @@ fn a_parent_that_we_made_listen_is_known_to_be_ours_when_we_are_killed() {
         "the parent would be left in all-multicast for ever: {steps:?}"
     );
 }
+
+/// `IF_OPER_*`: no carrier, or all is well.
+const DOWN: u8 = 2;
+const WELL: u8 = 6;
+
+/// What the device behind 10 is told of ARP, in this order.
+fn told_of_arp(steps: &[Step]) -> Vec<bool> {
+    let told = steps.iter().filter_map(|step| match step {
+        Step::ChangeDev {
+            index: 10, change, ..
+        } => change.noarp.map(|noarp| !noarp),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn a_device_joins_its_groups_when_it_can() {
+    let mut kernel = two(Mode::L3);
+    kernel.link(10).operstate = DOWN;
+    kernel.port().entry.mode = Mode::L2 as u8;
+    assert_eq!(told_of_arp(&kernel.plan()), [true]);
+    let _: usize = kernel.reconcile();
+    assert_ne!(kernel.dev(10).entry.bits & DEV_BEHIND_GROUPS, 0);
+    assert_eq!(kernel.dev(11).entry.bits & DEV_BEHIND_GROUPS, 0);
+    kernel.link(10).operstate = WELL;
+    let steps = kernel.plan();
+    assert_eq!(told_of_arp(&steps), [false, true]);
+    // Whoever is killed in between has not forgotten.
+    for killed in 0..steps.len() {
+        let mut kernel = kernel.clone();
+        steps[..killed].iter().for_each(|step| kernel.apply(step));
+        assert_eq!(told_of_arp(&kernel.plan()).last(), Some(&true), "{killed}");
+        let _: usize = kernel.reconcile();
+        assert_eq!(kernel.link(10).flags & IFF_NOARP, 0);
+        assert_eq!(kernel.dev(10).entry.bits & DEV_BEHIND_GROUPS, 0);
+    }
+}
+
+#[test]
+fn what_a_device_has_to_join_is_forgotten_in_l3_and_with_its_addresses() {
+    let ends: [fn(&mut Kernel); 2] = [
+        |kernel| kernel.link(10).flags &= !UP,
+        |kernel| kernel.port().entry.mode = Mode::L3 as u8,
+    ];
+    for end in ends {
+        let mut kernel = two(Mode::L3);
+        kernel.link(10).operstate = DOWN;
+        kernel.port().entry.mode = Mode::L2 as u8;
+        let _: usize = kernel.reconcile();
+        end(&mut kernel);
+        let _: usize = kernel.reconcile();
+        assert_eq!(kernel.dev(10).entry.bits & DEV_BEHIND_GROUPS, 0);
+    }
+}

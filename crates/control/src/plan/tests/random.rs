@@ -52,15 +52,17 @@ fn some_link(index: u32) -> impl Strategy<Value = Link> {
         src_valid_mark,
     });
     let settings = (prop::option::weighted(0.9, v4), any::<Option<bool>>());
-    let all = (flags, mac, mtu, mode, settings);
+    let operstate = prop::sample::select(vec![0u8, 2, 6]);
+    let all = (flags, mac, mtu, mode, settings, operstate);
     all.prop_map(
-        move |((up, lower, noarp, listens), mac, mtu, mode, settings)| {
+        move |((up, lower, noarp, listens), mac, mtu, mode, settings, operstate)| {
             let mut link = link(index);
             link.flags = if up { UP } else { 0 }
                 | if lower { LOWER_UP } else { 0 }
                 | if noarp { IFF_NOARP } else { 0 };
             link.mac = mac;
             link.mtu = mtu;
+            link.operstate = operstate;
             link.addr_gen_mode = mode;
             (link.v4, link.force_forwards_v6) = settings;
             listen(Some(&mut link), listens);
