@@ -216,7 +216,7 @@ pub(crate) fn keep_quiet(nl: &mut Netlink, index: u32, name: &str) -> Result<(),
         ..LinkChange::default()
     };
     change_device(nl, index, &change)?;
-    // On a host that is a router it would tell the device that it listens to routers' groups.
+    // It is no router, whatever the host is.
     write_setting(Family::V6, name, "forwarding", "0")?;
     // The program lets no advertisement through. Should it ever be gone, the host believes none.
     write_setting(Family::V6, name, "accept_ra", "0")

@@ -40,6 +40,9 @@ use crate::takeover::take_over;
 /// The host end takes frames of any length that the device may send: the device's own MTU, which
 /// can be changed at any time, is the limit.
 const HOST_MTU: u32 = 65_535;
+/// With less there is no IPv6 on it (`IPV6_MIN_MTU`), so that it has nothing to do with groups before
+/// it is told not to: on a host that is a router it would join the routers', and tell the device so.
+const FIRST_HOST_MTU: u32 = 1279;
 const ARPHRD_ETHER: u16 = 1;
 const IFF_LOOPBACK: u32 = 0x8;
 const DEFAULT_NAME: &str = "ipvlan%d";
@@ -274,6 +277,7 @@ fn create_locked(
     let host_change = match tap {
         None => LinkChange {
             alias: Some(alias(parent)?),
+            mtu: Some(HOST_MTU),
             ..LinkChange::default()
         },
         Some(_) => LinkChange {
@@ -381,7 +385,8 @@ fn make_links(
     };
     let made = nl.create_veth(&VethPair {
         host_index,
-        host_mtu: Some(HOST_MTU),
+        host_mtu: Some(FIRST_HOST_MTU),
+        host_multicast: false,
         dev_noarp: noarp,
         dev_netns: create.netns.as_ref().map(|ns| ns.as_fd()),
         dev_index: create.index,

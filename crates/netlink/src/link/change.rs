@@ -25,6 +25,8 @@ pub struct VethPair<'a> {
     pub host_mac: Option<Mac>,
     /// MTU of that end. None: [`mtu`](Self::mtu).
     pub host_mtu: Option<u32>,
+    /// Whether that end shall have `IFF_MULTICAST`.
+    pub host_multicast: bool,
     /// Name of the other end; one `%d` in it becomes the first free number there.
     pub dev_name: &'a str,
     /// Hardware address of the other end.
@@ -57,6 +59,7 @@ impl<'a> VethPair<'a> {
             host_index: None,
             host_mac: None,
             host_mtu: None,
+            host_multicast: true,
             dev_name,
             dev_mac,
             mtu,
@@ -94,6 +97,9 @@ impl<'a> VethPair<'a> {
 
         let mut host = LinkMessage::default();
         host.header.index = self.host_index.unwrap_or(0);
+        if !self.host_multicast {
+            host.header.change_mask = LinkFlags::Multicast;
+        }
         host.attributes = vec![
             LinkAttribute::IfName(self.host_name.to_owned()),
             LinkAttribute::Mtu(self.host_mtu.unwrap_or(self.mtu)),
@@ -296,11 +302,13 @@ mod tests {
             host_index: Some(76),
             dev_index: Some(77),
             host_mtu: Some(9000),
+            host_multicast: false,
             ..VethPair::new("host0", "ipvlan%d", mac, 1400)
         };
         let bytes = bytes_of(&pair.message());
         assert_eq!(u32_of(&bytes[4..]), Some(76));
-        assert_eq!(bytes[8..16], [0; 8], "the host end has no flag");
+        assert_eq!(u32_of(&bytes[8..]), Some(0), "the host end has no flag");
+        assert_eq!(u32_of(&bytes[12..]), Some(0x1000), "and not MULTICAST");
         let attrs = &bytes[16..];
         assert_eq!(find(attrs, IFLA_IFNAME), Some(&b"host0\0"[..]));
         assert_eq!(find(attrs, IFLA_MTU).and_then(u32_of), Some(9000));

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use crate::{MAC, in_new_ns, ip, ip_in, named, new_ns, pair_into};
 
 const IFF_NOARP: u32 = 0x80;
+const IFF_MULTICAST: u32 = 0x1000;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -22,6 +23,7 @@ fn a_pair_is_complete_the_moment_it_appears() {
         let mut nl = Netlink::open().unwrap();
         nl.create_veth(&VethPair {
             host_mtu: Some(1500),
+            host_multicast: false,
             dev_noarp: true,
             dev_netns: Some(there.as_fd()),
             host_index: Some(4241),
@@ -47,7 +49,10 @@ fn a_pair_is_complete_the_moment_it_appears() {
         assert_eq!(dev.kind.as_deref(), Some("veth"));
 
         let host = named(&mut nl, "host0");
-        assert_eq!((host.mtu, host.flags & IFF_NOARP), (1500, 0));
+        assert_eq!(
+            (host.mtu, host.flags & (IFF_NOARP | IFF_MULTICAST)),
+            (1500, 0)
+        );
         assert_eq!((host.index, host.link), (4241, Some(4242)));
         assert_eq!(host.link_nsid, nl.nsid_of(there.as_fd()).unwrap());
         assert!(
