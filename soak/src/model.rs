@@ -346,6 +346,14 @@ impl State {
                 .is_some_and(|device| !deaf(device))
     }
 
+    /// Whether the namespace of a device takes an address for its own: IPv4 goes on with that where the
+    /// address's device is down, or is not its owner.
+    pub(crate) fn is_local(&self, device: Number, address: IpAddr) -> bool {
+        let home = self.home(device);
+        let mut all = self.devices.values();
+        all.any(|device| Some(device.home) == home && device.addresses.contains(&address))
+    }
+
     /// Whether two devices should reach each other.
     pub(crate) fn siblings_reach(&self, one: Number, other: Number) -> bool {
         let homes = (self.home(one), self.home(other));

@@ -230,7 +230,9 @@ impl Settle {
         let mut pairs = Vec::new();
         for (from, one) in &only {
             for (to, other) in &only {
-                if from.is_ipv4() == to.is_ipv4() && state.siblings_reach(*one, *other) {
+                let family = from.is_ipv4() == to.is_ipv4();
+                let here = state.is_local(*one, *to) || state.is_local(*other, *from);
+                if family && !here && state.siblings_reach(*one, *other) {
                     pairs.push((*from, *one, *other, *to));
                 }
             }

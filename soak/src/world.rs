@@ -704,6 +704,8 @@ fn prepare(ns: &Ns) {
         ("net/ipv4/conf/all/promote_secondaries", "1"),
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
+        // Who waits for the third step of a handshake keeps a dead namespace alive, for half a minute.
+        ("net/ipv4/tcp_synack_retries", "1"),
         // Nothing says so, but nothing may come back either.
         ("net/ipv4/ip_forward", "0"),
     ] {

@@ -323,3 +323,22 @@ fn by_hand_an_address_goes_to_a_device_and_back_but_nobody_gets_what_another_has
     ops.push(hand_over(0, GUEST));
     assert_eq!(after(&ops).uncontested().get(&address(4)), Some(&GUEST));
 }
+
+#[test]
+fn an_address_of_a_device_that_is_down_is_local_to_its_namespace() {
+    let ops = [
+        add(1, 0),
+        add(2, 0),
+        add(3, 1),
+        Op::Up { device: 1 },
+        give(1, 0),
+        Op::Down { device: 1 },
+    ];
+    let state = ops.iter().fold(State::new([0; 6]), |state, op| {
+        state.after(op).expect("it can be done")
+    });
+    assert!(state.claims().is_empty(), "nobody owns it");
+    assert!(state.is_local(2, address(0)), "but its neighbour has it");
+    assert!(!state.is_local(3, address(0)));
+    assert!(!state.is_local(2, address(1)));
+}
