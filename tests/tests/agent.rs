@@ -1,7 +1,9 @@
 //! What only our program has: an agent, state in the bpffs, verbs that find a device anywhere. There
 //! is nothing like it in the driver, so this file is for ours alone.
 
-use ipvlan_tests::{Mode, Net, Ns};
+use std::time::Duration;
+
+use ipvlan_tests::{Mode, Net, Ns, PATIENCE, eventually};
 
 #[test]
 fn the_mode_is_changed_from_wherever_one_is() {
@@ -63,4 +65,35 @@ fn a_program_that_ip_netns_exec_started_finds_the_devices() {
     assert_eq!(shown(), 2, "made there, seen here");
     let _: String = exec(&net.host, "link del ipvl9");
     assert_eq!(shown(), 1, "deleted there, gone here");
+}
+
+#[test]
+fn a_device_that_moves_while_others_are_looked_at_is_followed() {
+    // Without ARP and duplicate address detection nothing more happens to it, once it has its address.
+    let net = Net::new(Mode::L3).devices(24).build();
+    let places = [net.namespace("one"), net.namespace("other")];
+    let mut from = &net.dev(0).ns;
+    for round in 0..60_u64 {
+        let to = if round % 2 == 0 {
+            &places[0]
+        } else {
+            &places[1]
+        };
+        // All follow, which takes the agent its time.
+        let mtu = 1300 + round % 2;
+        net.host.sh(&format!("ip link set eth0 mtu {mtu}"));
+        std::thread::sleep(Duration::from_millis(10 * (round % 3)));
+        from.sh(&format!("ip link set ipvl0 netns {}", to.name()));
+        to.sh("ip link set ipvl0 up");
+        std::thread::sleep(Duration::from_millis(20 * (round % 4)));
+        let address = format!("fd00::{:x}", 0x100 + round);
+        to.sh(&format!("ip addr add {address}/64 dev ipvl0 nodad"));
+        let owns = || {
+            let shown = net.look(to, "ipvl0");
+            let owned = shown["ipvlan"]["owns"].as_array().cloned();
+            owned.is_some_and(|owned| owned.iter().any(|one| one == &address))
+        };
+        assert!(eventually(PATIENCE, owns), "round {round}: {address}");
+        from = to;
+    }
 }

@@ -25,7 +25,8 @@
 //! like it (`learn`).
 //!
 //! Ids first: what happens in a namespace after it got one is heard, and what happened before is
-//! seen by the look that follows.
+//! seen by the look that follows. And once more after it: a device that went to another namespace
+//! meanwhile is known by where it is now, and looked at again.
 //!
 //! Limits: a namespace that only a file descriptor of another process or a socket keeps alive
 //! cannot be entered. Linux 6.1 is the oldest kernel it was seen on.
@@ -401,7 +402,8 @@ impl Agent {
     }
 
     fn whole_look(&mut self, home: &NetNs) -> Look {
-        match self.give_ids().and_then(|()| self.reconcile(home)) {
+        let looked = self.give_ids().and_then(|()| self.reconcile(home));
+        match looked.and_then(|found| self.catch_up().map(|()| found)) {
             Ok((look @ Look::Outdated(_), _)) => look,
             Ok((look, Away::None)) => {
                 self.complaint = None;
@@ -434,6 +436,19 @@ impl Agent {
             .iter()
             .filter_map(|link| Some((link.index, link.link_nsid?)))
             .collect();
+        Ok(())
+    }
+
+    /// Devices that went to another namespace during the look were looked at there, or not at all, and
+    /// what happened to them there was perhaps not heard: they are looked at again.
+    fn catch_up(&mut self) -> Result<(), Error> {
+        let before = std::mem::take(&mut self.devices);
+        self.give_ids()?;
+        if let Some(changed) = &mut self.memory.changed {
+            let ports = self.memory.world.ports.values();
+            let hosts = ports.flat_map(|port| port.devs.keys());
+            changed.extend(hosts.filter(|host| before.get(host) != self.devices.get(host)));
+        }
         Ok(())
     }
 
