@@ -10,6 +10,7 @@
 
 mod maps;
 mod skb;
+mod tables;
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -20,7 +21,8 @@ use ipvlan_core::guest::{
 use ipvlan_core::learn::{Claim, claim};
 use ipvlan_core::{Action, Fix, Verdict, dhcp, rx, tx, tx_shallow};
 
-use crate::skb::{NEXT, Skb, Tables, member, port, slot};
+use crate::skb::{NEXT, Skb};
+use crate::tables::{Tables, member, port, slot};
 
 /// tc ingress of the parent: frames from the wire.
 #[classifier]
