@@ -12,7 +12,8 @@
 //!
 //! ```text
 //! poll ─► drain all events ─┬─► a device's ─► enter, look at it alone (`quick`), leave ─► poll
-//!                           └─► any other that matters ─► give ids ─► enter, reconcile, leave ─► poll
+//!                           └─► any other that matters ─► give ids ─► enter, reconcile, leave
+//!                                                              ─► give ids ─► poll
 //! ```
 //!
 //! What happens in one namespace delays the others, but does not stop them. A device is looked at by
@@ -403,7 +404,8 @@ impl Agent {
 
     fn whole_look(&mut self, home: &NetNs) -> Look {
         let looked = self.give_ids().and_then(|()| self.reconcile(home));
-        match looked.and_then(|found| self.catch_up().map(|()| found)) {
+        self.catch_up();
+        match looked {
             Ok((look @ Look::Outdated(_), _)) => look,
             Ok((look, Away::None)) => {
                 self.complaint = None;
@@ -441,15 +443,19 @@ impl Agent {
 
     /// Devices that went to another namespace during the look were looked at there, or not at all, and
     /// what happened to them there was perhaps not heard: they are looked at again.
-    fn catch_up(&mut self) -> Result<(), Error> {
-        let before = std::mem::take(&mut self.devices);
-        self.give_ids()?;
+    fn catch_up(&mut self) {
+        let before = self.devices.clone();
+        if let Err(error) = self.give_ids() {
+            // Who moved is not known, so all are looked at, with the next event at the latest.
+            log::debug!("{error}");
+            self.memory.forget();
+            return;
+        }
         if let Some(changed) = &mut self.memory.changed {
             let ports = self.memory.world.ports.values();
             let hosts = ports.flat_map(|port| port.devs.keys());
             changed.extend(hosts.filter(|host| before.get(host) != self.devices.get(host)));
         }
-        Ok(())
     }
 
     fn reconcile(&mut self, home: &NetNs) -> Result<(Look, Away), Error> {

@@ -123,24 +123,22 @@ fn create_device(create: &Create) -> Result<(), Error> {
     let parent = parent(&mut nl, &create.parent)?;
     refuse_reserved_name(create)?;
     let store = Store::current()?;
-    let locked = store.lock()?;
-    let mut attempt = || {
-        let made = create_locked(&mut nl, &locked, &parent, create);
-        // With an agent it is the agent who looks at everything; without one, nobody else will.
-        let settled = if made.is_err() || !store.has_agent() {
-            reconcile(&mut nl, &locked)
-        } else {
-            Ok(())
-        };
-        (made, settled)
-    };
-    let (mut made, mut settled) = attempt();
-    let is_taken = |error: &Error| error.errno() == Some(Errno::EEXIST);
-    if made.as_ref().is_err_and(is_taken) {
-        // It was perhaps half-made, by a call that was killed, and is not there any more.
-        (made, settled) = attempt();
+    if let Err(taken) = refuse_taken_name(&mut nl, create) {
+        // Perhaps it is half-made, by a call that was killed.
+        let locked = store.lock_existing()?.ok_or(taken)?;
+        let tidied = reconcile(&mut nl, &locked);
+        locked.release();
+        refuse_taken_name(&mut nl, create)?;
+        tidied?;
     }
-    let made = made.map_err(explain);
+    let locked = store.lock()?;
+    let made = create_locked(&mut nl, &locked, &parent, create).map_err(explain);
+    // With an agent it is the agent who looks at everything; without one, nobody else will.
+    let settled = if made.is_err() || !store.has_agent() {
+        reconcile(&mut nl, &locked)
+    } else {
+        Ok(())
+    };
     if made.is_ok()
         && let Some(mode) = create.mode
     {
@@ -241,7 +239,6 @@ fn create_locked(
     parent: &Link,
     create: &Create,
 ) -> Result<(), Error> {
-    refuse_taken_name(nl, create)?;
     if !locked.store().has_agent() {
         reconcile(nl, locked)?;
     }
@@ -266,7 +263,8 @@ fn create_locked(
     let mut dev = DevEntry {
         slot,
         bits,
-        carrier_downs: 0,
+        // We close it ourselves, at the end.
+        carrier_downs: tap.is_some().into(),
     };
     port.set_dev(host.index, dev)?;
     port.attach_device(&host.name, host.index, tap.is_some())?;

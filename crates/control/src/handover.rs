@@ -45,7 +45,7 @@ use nix::errno::Errno;
 use crate::agent;
 use crate::apply::keep_quiet;
 use crate::error::Error;
-use crate::learn::carrier_downs;
+use crate::learn::{carrier_downs, muted};
 use crate::observe::{World, host_name, parse_host_name};
 use crate::reconcile::reconcile_arrivals;
 use crate::routing;
@@ -254,7 +254,7 @@ fn follow_one(
     missing: &mut Vec<u64>,
 ) -> Result<Away, Error> {
     let store = locked.store();
-    let port = store.traveller(which)?;
+    let mut port = store.traveller(which)?;
     let entry = port.entry()?;
     match place(nl, &port, &entry)? {
         // With clsact it may be somebody else, who has its number.
@@ -267,7 +267,7 @@ fn follow_one(
             return match find(nl, &port, index, &entry, heard)? {
                 Some(ns) => hand_over(locked, which, port, &ns, index, who.agent),
                 None => {
-                    wait(nl, store, which, &port)?;
+                    wait(nl, store, which, &mut port)?;
                     Ok(Away::Lost)
                 }
             };
@@ -463,11 +463,17 @@ fn find_by_mac(
 }
 
 /// The devices of a parent that nobody can follow are told that there is no wire.
-fn wait(nl: &mut Netlink, store: &Store, which: Travelling, port: &Port) -> Result<(), Error> {
+fn wait(nl: &mut Netlink, store: &Store, which: Travelling, port: &mut Port) -> Result<(), Error> {
+    let devs = port.devs()?;
     for (link, _) in host_ends(nl, store, which, port)? {
         match link.tap {
             None if link.is_up() => nl.set_link(link.index, &up(false))?,
-            Some(_) if link.has_carrier() => nl.set_link(link.index, &without_carrier())?,
+            Some(_) if link.has_carrier() => {
+                if let Some(dev) = devs.get(&link.index) {
+                    port.set_dev(link.index, muted(*dev, &link))?;
+                }
+                nl.set_link(link.index, &without_carrier())?;
+            }
             None | Some(_) => {}
         }
     }
@@ -606,23 +612,23 @@ fn settle(
     let devs = port.devs()?;
     let (mut ready, mut taps) = (BTreeMap::new(), Vec::new());
     for (link, slot) in host_ends(nl, locked.store(), which, &port)? {
-        let known = devs.get(&link.index).filter(|dev| dev.slot == slot);
+        // By slot: it may have got another index on its way.
+        let known = devs.values().find(|dev| dev.slot == slot).copied();
         // What was told to follow was whole.
-        let mut bits = known.map_or(DEV_READY, |dev| dev.bits);
+        let mut dev = known.unwrap_or(DevEntry {
+            slot,
+            bits: DEV_READY,
+            carrier_downs: carrier_downs(&link),
+        });
         if link.tap.is_some() {
-            // Where it has no carrier, it is perhaps by our doing.
-            bits = match link.has_carrier() {
-                true => bits & !DEV_MUTED | DEV_TAP,
-                false => bits | DEV_MUTED | DEV_TAP,
-            };
+            dev.bits |= DEV_TAP;
+            if !link.has_carrier() {
+                // Perhaps by our doing.
+                dev.bits |= DEV_MUTED;
+            }
             let before = link.alias.as_deref().and_then(parse_before);
             taps.extend(before.map(|before| (link.index, link.name.clone(), before)));
         }
-        let dev = DevEntry {
-            slot,
-            bits,
-            carrier_downs: carrier_downs(&link),
-        };
         let _: Option<_> = ready.insert(link.index, (link.name, dev));
     }
     let entry = PortEntry {
@@ -632,8 +638,8 @@ fn settle(
         ..entry
     };
     port.renumber(&parent.name, entry, &ready)?;
+    // IPv6 on what has come here is a new one, with all that this namespace gives to new ones.
     for (index, name, before) in taps {
-        // Its IPv6 is a new one, with all that this namespace gives to new ones.
         keep_quiet(nl, index, &name)?;
         let change = LinkChange {
             up: Some(before.up),
@@ -646,6 +652,7 @@ fn settle(
         if dev.bits & DEV_TAP != 0 {
             continue;
         }
+        keep_quiet(nl, index, &name)?;
         let wanted = host_name(parent.index, dev.slot);
         let mut change = LinkChange {
             alias: Some(alias(parent)?),

@@ -68,11 +68,21 @@ pub(crate) fn counts(dev: &DevView) -> bool {
 
 /// Whether somebody who had the tap open has closed it since its entry was written.
 pub(crate) fn has_lost_its_guest(entry: DevEntry, tap: &Link) -> bool {
-    // A carrier that we took away was given back by somebody who opened it, or it is still to be taken
-    // away, which was counted.
+    // A carrier that we took away was given back by somebody who opened it; or it is still to be taken
+    // away, which was counted; or we were killed between giving it back and saying so, and forget what
+    // the guest then has to say again.
     let is_given_back = entry.bits & DEV_MUTED != 0 && tap.has_carrier();
     let downs = carrier_downs(tap).wrapping_add(is_given_back.into());
-    downs.wrapping_sub(entry.carrier_downs).cast_signed() > 0
+    downs != entry.carrier_downs
+}
+
+/// The entry of a tap that has a carrier, before we take that away.
+pub(crate) fn muted(entry: DevEntry, tap: &Link) -> DevEntry {
+    DevEntry {
+        bits: entry.bits | DEV_MUTED,
+        carrier_downs: carrier_downs(tap).wrapping_add(1),
+        ..entry
+    }
 }
 
 /// How often a tap has lost its carrier, as [`DevEntry`] counts it.
@@ -157,10 +167,12 @@ impl Ears {
 }
 
 /// Takes claims, under the lock of the namespace. The host ends whose devices are to be looked at.
+/// `seen` is what the agent saw last.
 pub(crate) fn take_all(
     nl: &mut Netlink,
     parents: Nsid,
     store: &Store,
+    seen: &World,
     claims: &[(u32, u32, IpAddr)],
 ) -> Result<Vec<u32>, Error> {
     let mut hosts = Vec::new();
@@ -175,7 +187,9 @@ pub(crate) fn take_all(
         let Some(tap) = nl.link(host, Some(parents))? else {
             continue;
         };
-        if has_lost_its_guest(entry, &tap) {
+        let then = seen.ports.get(parent).and_then(|port| port.devs.get(&host));
+        let is_same = then.is_none_or(|dev| dev.entry.carrier_downs == entry.carrier_downs);
+        if !is_same || has_lost_its_guest(entry, &tap) {
             // The one that it has now may be another than said it.
             hosts.push(host);
             continue;

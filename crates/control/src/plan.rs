@@ -498,13 +498,16 @@ fn plan_device(steps: &mut Vec<Step>, port: u32, view: &PortView, dev: &DevView)
     let has_noarp = |link: &Link| link.flags & IFF_NOARP != 0;
     // A stack joins no groups for addresses that it gets with IFF_NOARP. It makes up for that when the
     // flag goes, but only if the device is operational then (addrconf_notify()).
+    let is_ready = |link: &Link| up && link.is_operational();
     let is_behind = |link: &Link| has_noarp(link) || bits & DEV_BEHIND_GROUPS != 0;
     let joins = dev.link.as_ref().filter(|link| !noarp && is_behind(link));
-    match joins.is_some_and(|link| link.is_up() && !link.is_operational()) {
-        true => bits |= DEV_BEHIND_GROUPS,
-        false => bits &= !DEV_BEHIND_GROUPS,
+    let has_groups = dev.addresses.iter().any(IpAddr::is_ipv6);
+    match joins {
+        Some(link) if link.is_up() && has_groups && !is_ready(link) => bits |= DEV_BEHIND_GROUPS,
+        None if !noarp && dev.link.is_none() => {}
+        _ => bits &= !DEV_BEHIND_GROUPS,
     }
-    let again = joins.filter(|link| !has_noarp(link) && link.is_operational());
+    let again = joins.filter(|link| !has_noarp(link) && is_ready(link));
     steps.extend(again.map(|link| Step::ChangeDev {
         place: dev.place,
         index: link.index,
@@ -595,8 +598,7 @@ fn plan_carrier(steps: &mut Vec<Step>, port: u32, parent: &Link, tap: &Link, ent
     let loses = !has_wire && tap.has_carrier();
     let mut wanted = entry;
     if loses {
-        wanted.bits |= DEV_MUTED;
-        wanted.carrier_downs = learn::carrier_downs(tap).wrapping_add(1);
+        wanted = learn::muted(entry, tap);
     } else if learn::has_lost_its_guest(entry, tap) {
         wanted.carrier_downs = learn::carrier_downs(tap);
     }
@@ -621,6 +623,7 @@ fn plan_carrier(steps: &mut Vec<Step>, port: u32, parent: &Link, tap: &Link, ent
     if has_wire && is_muted {
         steps.push(carrier(true));
         wanted.bits &= !DEV_MUTED;
+        wanted.carrier_downs = learn::carrier_downs(tap);
         steps.push(set(wanted));
     }
 }

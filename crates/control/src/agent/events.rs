@@ -132,7 +132,8 @@ impl Agent {
             let Some(_locked) = self.store.lock_existing()? else {
                 return Ok(Vec::new());
             };
-            learn::take_all(&mut self.nl, self.parents, &self.store, &claims)
+            let seen = &self.memory.world;
+            learn::take_all(&mut self.nl, self.parents, &self.store, seen, &claims)
         };
         match taken() {
             Ok(hosts) => {

@@ -1,7 +1,7 @@
 //! What was learnt of guests: against others, and when it is forgotten.
 
 use super::*;
-use crate::learn::AGE;
+use crate::learn::{self, AGE};
 
 /// A tap with a guest that is learnt of, beside a device in a namespace.
 fn learning() -> Kernel {
@@ -156,6 +156,22 @@ fn it_outlives_who_is_killed_before_he_took_a_carrier_away() {
     assert_eq!(kernel.owner("10.0.0.30"), Some(20));
     let tap = kernel.dev(20).host.as_ref().expect("the tap");
     assert!(!tap.has_carrier());
+}
+
+#[test]
+fn who_was_killed_before_he_took_a_carrier_away_has_counted_nothing() {
+    let mut kernel = learning();
+    says(&mut kernel, 20, "10.0.0.30", 5);
+    let tap = kernel.dev(20).host.clone().expect("the tap");
+    kernel.dev(20).entry = learn::muted(kernel.dev(20).entry, &tap);
+    // And the parent has its own again.
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.30"), Some(20));
+    assert_eq!(kernel.dev(20).entry.bits & DEV_MUTED, 0);
+    kernel.close(20);
+    kernel.open(20);
+    let _: usize = kernel.reconcile();
+    assert_eq!(kernel.owner("10.0.0.30"), None);
 }
 
 #[test]

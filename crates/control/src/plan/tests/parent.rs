@@ -236,6 +236,23 @@ fn a_device_joins_its_groups_when_it_can() {
 }
 
 #[test]
+fn a_device_that_the_same_plan_takes_the_carrier_from_joins_later() {
+    let mut kernel = two(Mode::L3);
+    kernel.link(10).operstate = WELL;
+    kernel.parent().flags &= !LOWER_UP;
+    kernel.port().entry.mode = Mode::L2 as u8;
+    let _: usize = kernel.reconcile();
+    assert_ne!(kernel.dev(10).entry.bits & DEV_BEHIND_GROUPS, 0);
+    // What cannot be seen for a moment is not forgotten.
+    let away = kernel.dev(10).link.take();
+    let _: usize = kernel.reconcile();
+    assert_ne!(kernel.dev(10).entry.bits & DEV_BEHIND_GROUPS, 0);
+    kernel.dev(10).link = away;
+    kernel.parent().flags |= LOWER_UP;
+    assert_eq!(told_of_arp(&kernel.plan()), [false, true]);
+}
+
+#[test]
 fn what_a_device_has_to_join_is_forgotten_in_l3_and_with_its_addresses() {
     let ends: [fn(&mut Kernel); 2] = [
         |kernel| kernel.link(10).flags &= !UP,
