@@ -114,6 +114,26 @@ fn the_host_end_has_nothing_to_say() {
 }
 
 #[test]
+fn the_host_end_has_nothing_to_say_where_its_parent_goes_either() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    let dev = net.dev(0);
+    let away = net.namespace("away");
+    away.sysctl("net/ipv6/conf/all/forwarding", "1");
+    assert!(net.lan.reaches(&dev.v4.to_string()), "the device works");
+    let ears = Sniffer::on(&dev.ns, "ipvl0");
+    let known = [net.mac(), net.lan.mac("lan0")];
+    net.host
+        .sh(&format!("ip link set eth0 netns {}", away.name()));
+    away.sh("ip link set eth0 up");
+    assert!(net.lan.reaches(&dev.v4.to_string()), "and does there");
+    // The kernel takes a second for each address and group.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let mut strangers = ears.heard();
+    strangers.retain(|seen| !known.contains(&seen.source()));
+    assert!(strangers.is_empty(), "{strangers:?}");
+}
+
+#[test]
 fn another_mac_on_the_device_is_not_seen() {
     let net = Net::new(Mode::L2).devices(2).build();
     let wire = Sniffer::on(&net.lan, "lan0");
