@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use ipvlan_tests::process::kill_hard;
 use ipvlan_tests::{Dice, Mode, Net, PATIENCE, eventually, traffic};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// What `bpftool` would be asked: every host end has its device, and every port its parent.
 fn assert_consistent(net: &Net, round: u32) {
@@ -434,6 +436,30 @@ fn a_name_that_a_killed_call_left_half_made_is_free() {
     // It starts the agent that sees to the end of all.
     net.ipvlan("link add link eth0 name last type ipvlan mode l2")
         .expect_quiet();
+}
+
+#[test]
+fn what_a_killed_call_has_left_is_in_nobody_s_way_though_the_agent_is_slow() {
+    let net = Net::new(Mode::L2).devices(1).build();
+    // It has nothing to do, and holds no lock.
+    thread::sleep(Duration::from_millis(500));
+    let signal = |signal| {
+        for agent in net.agents() {
+            kill(Pid::from_raw(agent.cast_signed()), signal).expect("the agent");
+        }
+    };
+    signal(Signal::SIGSTOP);
+    let mut dice = Dice::new();
+    for round in 0..40 {
+        let line = |name| format!("link add link eth0 name {name} type ipvlan mode l2");
+        net.kill_after(&line("half"), 2_000 + dice.roll(20_000));
+        let done = net.ipvlan(&line("other"));
+        assert!(done.ok(), "round {round}: {done:?}");
+        net.ipvlan("link del other").expect_quiet();
+        // Whole, or not there.
+        let _: bool = net.ipvlan("link del half").ok();
+    }
+    signal(Signal::SIGCONT);
 }
 
 #[test]

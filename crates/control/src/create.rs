@@ -132,7 +132,15 @@ fn create_device(create: &Create) -> Result<(), Error> {
         tidied?;
     }
     let locked = store.lock()?;
-    let made = create_locked(&mut nl, &locked, &parent, create).map_err(explain);
+    let mut made = create_locked(&mut nl, &locked, &parent, create);
+    let is_taken = |error: &Error| error.errno() == Some(Errno::EEXIST);
+    if made.as_ref().is_err_and(is_taken) {
+        // An index, or the name of a host end, by such a call whose port knows nothing of it; an agent
+        // may not have looked yet.
+        reconcile(&mut nl, &locked)?;
+        made = create_locked(&mut nl, &locked, &parent, create);
+    }
+    let made = made.map_err(explain);
     // With an agent it is the agent who looks at everything; without one, nobody else will.
     let settled = if made.is_err() || !store.has_agent() {
         reconcile(&mut nl, &locked)
