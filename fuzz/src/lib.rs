@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! target    bytes from                      asked to keep
-//! frame     a hostile namespace, the wire   core's promises: frame.rs
+//! frame     a hostile namespace, the wire   core's: its tests/promises
 //! words     a command line                  the grammar's: words.rs
 //! netlink   the kernel's answers            the parsers': netlink.rs
 //! state     pinned maps and link names      the plan's: `ipvlan_control::fuzz`
@@ -22,9 +22,12 @@ mod frame;
 mod netlink;
 mod words;
 
-// One set of frames, and one reading of what a frame shows, for the tests of core and for us.
+// One set of frames, one reading of what a frame shows, and one set of promises, for the tests of
+// core and for us.
 #[path = "../../crates/core/tests/frames/mod.rs"]
 mod frames;
+#[path = "../../crates/core/tests/promises/mod.rs"]
+mod promises;
 
 pub use frame::frame;
 pub use ipvlan_control::fuzz::state;
