@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipvlan_tests::guest::addresses;
 use ipvlan_tests::packet::{BROADCAST, Mac, arp, ethernet, ethertype, icmpv6, ipv6, nd};
+use ipvlan_tests::process::kill_hard;
 use ipvlan_tests::sniff::Sender;
 use ipvlan_tests::{Guest, LAN4, Mode, Net, eventually, traffic};
 
@@ -284,22 +285,30 @@ fn one_guest_is_learnt_64_addresses_of_and_the_others_are_heard() {
     assert_eq!(count(), 64);
 }
 
+/// A guest behind `tap0` that owns its addresses, since it has talked.
+#[track_caller]
+fn known_guest(net: &Net) -> (Guest, Ipv4Addr, Ipv6Addr) {
+    let guest = guest(net, 0, "learning on");
+    let (v4, v6) = addresses(Mode::L2, 0);
+    guest.configure(Mode::L2, v4, v6);
+    assert!(guest.ns.answers("10.1.0.254"));
+    owns(net, 0, &v4.to_string());
+    (guest, v4, v6)
+}
+
+#[track_caller]
+fn kill_agents(net: &Net) {
+    net.agents().into_iter().for_each(kill_hard);
+    assert!(eventually(SOON, || net.agents().is_empty()));
+}
+
 #[test]
 fn what_was_learnt_lasts_without_an_agent_and_goes_with_the_guest() {
     let net = Net::new(Mode::L2).build();
-    let first = guest(&net, 0, "learning on");
-    let (v4, v6) = addresses(Mode::L2, 0);
-    first.configure(Mode::L2, v4, v6);
-    assert!(first.ns.answers("10.1.0.254"));
-    owns(&net, 0, &v4.to_string());
-
-    for pid in net.agents() {
-        let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the agent");
-    }
-    assert!(eventually(SOON, || net.agents().is_empty()));
+    let (first, v4, v6) = known_guest(&net);
+    kill_agents(&net);
     assert!(net.lan.answers(&v4.to_string()), "without an agent");
-    // Any call starts another one, and what was missed is said again.
+    // The next device starts another one, and what was missed is said again.
     let second = guest(&net, 1, "learning on");
     let (v4_1, v6_1) = addresses(Mode::L2, 1);
     second.configure(Mode::L2, v4_1, v6_1);
@@ -323,16 +332,8 @@ fn what_was_learnt_lasts_without_an_agent_and_goes_with_the_guest() {
 #[test]
 fn nobody_has_to_look_between_one_guest_and_the_next() {
     let net = Net::new(Mode::L2).build();
-    let first = guest(&net, 0, "learning on");
-    let (v4, v6) = addresses(Mode::L2, 0);
-    first.configure(Mode::L2, v4, v6);
-    assert!(first.ns.answers("10.1.0.254"));
-    owns(&net, 0, &v4.to_string());
-    for pid in net.agents() {
-        let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the agent");
-    }
-    assert!(eventually(SOON, || net.agents().is_empty()));
+    let (first, v4, _) = known_guest(&net);
+    kill_agents(&net);
 
     // It leaves a claim for whoever starts to listen.
     let sender = Sender::on(&first.ns, "eth0");
