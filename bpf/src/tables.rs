@@ -1,7 +1,7 @@
 //! What is known of the port and its devices: look-ups in the maps.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use ipvlan_abi::{Owner, PortEntry};
+use ipvlan_abi::{DevEntry, Owner, PortEntry};
 use ipvlan_core::Owners;
 
 use crate::maps::{DEVS, MEMBERS, OWNERS4, OWNERS6, PORT, PREFIXES4, PREFIXES6};
@@ -12,11 +12,17 @@ pub(crate) fn port() -> Option<&'static PortEntry> {
     PORT.get(0)
 }
 
+/// The device behind a host end.
+#[inline(always)]
+pub(crate) fn device(host: u32) -> Option<&'static DevEntry> {
+    // SAFETY: the map is not preallocated, so an entry is freed only after this program has ended.
+    unsafe { DEVS.get(host) }
+}
+
 /// The slot of the device behind a host end.
 #[inline(always)]
 pub(crate) fn slot(host: u32) -> Option<u32> {
-    // SAFETY: the map is not preallocated, so an entry is freed only after this program has ended.
-    unsafe { DEVS.get(host) }.map(|dev| dev.slot)
+    device(host).map(|dev| dev.slot)
 }
 
 /// The host end of the device in a slot, or 0.

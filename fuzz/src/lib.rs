@@ -17,6 +17,7 @@
 //! It works with a stable compiler: the instrumentation is a pass of LLVM's own (`sancov-module`),
 //! switched on by rustc's `-Cpasses`. There is no address sanitizer, which stable Rust cannot link; the
 //! crates under test have no `unsafe` where these bytes come by.
+#![forbid(unsafe_code)]
 
 mod frame;
 mod netlink;

@@ -24,7 +24,7 @@
 //! moment of change has [`model::GRACE`], so something that goes wrong for less than that is only
 //! found where no change was near.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
     reason = "where the surroundings fail, the run ends by a panic that says so"

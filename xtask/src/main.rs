@@ -3,6 +3,7 @@
 //! Every check that a machine makes is a verb here, so that a person can make it too. A verb that
 //! cannot do all of its work says in one line what is missing and how to get it, and fails; where
 //! it can do part of it (`bpf --check` without the eBPF toolchain) it says which part it did.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -11,8 +11,8 @@ use ipvlan_core::guest::Answer;
 use ipvlan_core::learn::Claim;
 
 use super::{NEXT, Skb};
-use crate::maps::{CLAIMS, DEVS, GUESTS, LEARNT};
-use crate::tables::Tables;
+use crate::maps::{CLAIMS, GUESTS, LEARNT};
+use crate::tables::{Tables, device};
 
 impl Skb {
     /// Remembers the MAC address of the guest behind this tap, unless that is 0.
@@ -38,8 +38,7 @@ impl Skb {
         if claim.family == 0 {
             return;
         }
-        // SAFETY: the map is not preallocated, so an entry is freed only after this program has ended.
-        let Some(&DevEntry { slot, bits, .. }) = (unsafe { DEVS.get(host) }) else {
+        let Some(&DevEntry { slot, bits, .. }) = device(host) else {
             return;
         };
         if bits & DEV_LEARN == 0 {

@@ -19,12 +19,8 @@ const MODES: [Mode; 2] = [Mode::L2, Mode::L3];
 fn devices_have_carrier_while_the_parent_has() {
     for mode in MODES {
         let net = Net::new(mode).devices(2).build();
-        let kept: Vec<_> = net
-            .devices
-            .iter()
-            .map(|dev| addresses6(&dev.ns, &dev.name))
-            .collect();
-        let before: Vec<_> = net.devices.iter().map(|dev| routes(&dev.ns)).collect();
+        let kept = addresses6(&net);
+        let before = routes(&net);
         for (down, up, ns) in [
             ("ip link set eth0 down", "ip link set eth0 up", &net.host),
             ("ip link set lan0 down", "ip link set lan0 up", &net.lan),
@@ -61,13 +57,9 @@ fn devices_have_carrier_while_the_parent_has() {
             }
             all_works(&net, &format!("after {up}"));
         }
-        let after: Vec<_> = net
-            .devices
-            .iter()
-            .map(|dev| addresses6(&dev.ns, &dev.name))
-            .collect();
+        let after = addresses6(&net);
         assert_eq!(after, kept, "{mode}: they keep their addresses");
-        let after: Vec<_> = net.devices.iter().map(|dev| routes(&dev.ns)).collect();
+        let after = routes(&net);
         assert_eq!(after, before, "{mode}: and their routes");
     }
 }
@@ -84,11 +76,7 @@ fn was_told(monitor: &mut Monitor, index: u32) -> bool {
 fn devices_take_the_parent_s_new_mac_address() {
     for mode in MODES {
         let net = Net::new(mode).devices(2).build();
-        let before: Vec<_> = net
-            .devices
-            .iter()
-            .map(|dev| addresses6(&dev.ns, &dev.name))
-            .collect();
+        let before = addresses6(&net);
         let mut monitors: Vec<Monitor> = net
             .devices
             .iter()
@@ -118,11 +106,7 @@ fn devices_take_the_parent_s_new_mac_address() {
                 "{mode}: the wire sees the new one only: {strangers:?}"
             );
         }
-        let after: Vec<_> = net
-            .devices
-            .iter()
-            .map(|dev| addresses6(&dev.ns, &dev.name))
-            .collect();
+        let after = addresses6(&net);
         assert_eq!(after, before, "{mode}: IPv6 addresses stay");
     }
 }

@@ -8,7 +8,7 @@
 mod changes;
 mod moves;
 
-use ipvlan_tests::{Net, Ns, PATIENCE, differs, eventually, kernel_is_since};
+use ipvlan_tests::{Dev, Net, PATIENCE, differs, eventually, kernel_is_since};
 
 /// Waits until all devices have a carrier, or none has.
 #[track_caller]
@@ -53,27 +53,33 @@ fn all_works(net: &Net, why: &str) {
     }
 }
 
-/// What the stack gave a device, and what somebody else did.
-fn addresses6(ns: &Ns, name: &str) -> Vec<String> {
-    let text = ns.read(&format!("ip -6 -o addr show dev {name}"));
-    let mut all: Vec<String> = text
-        .split_whitespace()
-        .skip_while(|word| *word != "inet6")
-        .filter(|word| word.contains("::"))
-        .map(str::to_owned)
-        .collect();
-    all.sort();
-    all
+/// What each device was given by the stack, and by somebody else.
+fn addresses6(net: &Net) -> Vec<Vec<String>> {
+    let of = |dev: &Dev| {
+        let text = dev.ns.read(&format!("ip -6 -o addr show dev {}", dev.name));
+        let mut all: Vec<String> = text
+            .split_whitespace()
+            .skip_while(|word| *word != "inet6")
+            .filter(|word| word.contains("::"))
+            .map(str::to_owned)
+            .collect();
+        all.sort();
+        all
+    };
+    net.devices.iter().map(of).collect()
 }
 
-/// Routes that a carrier that comes and goes may take away.
-fn routes(ns: &Ns) -> Vec<String> {
-    let text = ns.read("ip route show") + &ns.read("ip -6 route show");
-    let mut all: Vec<String> = text
-        .lines()
-        .filter(|line| !line.contains("fe80"))
-        .map(|line| line.replace(" linkdown", "").trim().to_owned())
-        .collect();
-    all.sort();
-    all
+/// Routes in each device's namespace, which a carrier that comes and goes may take away.
+fn routes(net: &Net) -> Vec<Vec<String>> {
+    let of = |dev: &Dev| {
+        let text = dev.ns.read("ip route show") + &dev.ns.read("ip -6 route show");
+        let mut all: Vec<String> = text
+            .lines()
+            .filter(|line| !line.contains("fe80"))
+            .map(|line| line.replace(" linkdown", "").trim().to_owned())
+            .collect();
+        all.sort();
+        all
+    };
+    net.devices.iter().map(of).collect()
 }

@@ -41,22 +41,14 @@ fn a_parent_may_go_to_another_namespace_and_come_back() {
                 "ip link add a{number} type veth peer name b{number}"
             ));
         }
-        let kept: Vec<_> = net
-            .devices
-            .iter()
-            .map(|dev| (addresses6(&dev.ns, &dev.name), routes(&dev.ns)))
-            .collect();
+        let kept = (addresses6(&net), routes(&net));
         let agents = net.agents().len();
         net.host
             .sh(&format!("ip link set eth0 netns {}", away.name()));
         carrier_becomes(&net, keeps_carrier(), "a parent that moves is down");
         settle(&net, &away);
         all_works(&net, "through a parent in another namespace");
-        let after: Vec<_> = net
-            .devices
-            .iter()
-            .map(|dev| (addresses6(&dev.ns, &dev.name), routes(&dev.ns)))
-            .collect();
+        let after = (addresses6(&net), routes(&net));
         assert_eq!(after, kept, "{mode}: they keep addresses and routes");
         // They are followed, there.
         let (more4, _) = ipvlan_tests::device::addresses(mode, 40);
