@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipvlan_abi::DEV_READY;
+use ipvlan_datapath_bpf::Port;
 use ipvlan_tests::process::kill_hard;
 use ipvlan_tests::{Dice, Mode, Net, PATIENCE, eventually, traffic};
 use nix::sys::signal::{Signal, kill};
@@ -409,6 +411,13 @@ fn a_call_that_fails_leaves_the_mode_of_the_others() {
     assert!(!neighbours.contains("NOARP"), "{neighbours}");
 }
 
+/// Whether the port knows of a device that has not come to its end.
+fn is_half_made(net: &Net) -> bool {
+    let dir = net.state().join(net.host.index("eth0").to_string());
+    let devs = Port::open(&dir).and_then(|port| port.devs());
+    devs.is_ok_and(|devs| devs.values().any(|dev| dev.bits & DEV_READY == 0))
+}
+
 #[test]
 fn a_name_that_a_killed_call_left_half_made_is_free() {
     // One device keeps the port, and an agent or none.
@@ -422,10 +431,12 @@ fn a_name_that_a_killed_call_left_half_made_is_free() {
         for round in 0..40 {
             let line = "--no-agent link add link eth0 name again type ipvlan mode l2";
             net.kill_after(line, 2_000 + dice.roll(20_000));
+            let half = is_half_made(&net);
             let done = net.ipvlan(line);
             if !done.ok() {
                 // Then it was whole, and still is.
                 assert!(done.stderr.contains("File exists"), "{done:?}");
+                assert!(!half, "round {round}: {done:?}");
                 wholes += 1;
             }
             let deleted = net.ipvlan("--no-agent link del again");
